@@ -1,0 +1,70 @@
+"""The edgernn command: names the subcommands, and imports one when it is chosen."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+
+from edgernn import __version__
+from edgernn.errors import EdgeRNNError, UsageError
+
+__all__ = ["main"]
+
+# name: (module with a `main(arguments, prog) -> exit status`, one line for --help, extra it needs)
+COMMANDS = {
+    "train": ("edgernn.train.cli", "train a model for a task on the desktop", "train"),
+    "convert": ("edgernn.quantize.cli", "turn a trained model into a proven streaming artifact", "convert"),
+    "inspect": ("edgernn.devices.inspect", "show what an artifact holds, and check it", ""),
+    "run": ("edgernn.devices.run", "run an artifact on a recording or live sound", ""),
+    "profile": ("edgernn.devices.profile", "measure latency and memory of an artifact on this machine", ""),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status (0 success, 1 failure, 2 misuse, 130 interrupted)."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        print(f"edgernn {__version__}")
+        return 0
+    try:
+        return _dispatch(arguments[0], arguments[1:])
+    except EdgeRNNError as error:
+        print(f"edgernn {arguments[0]}: error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print(f"edgernn {arguments[0]}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away; Python would complain at exit
+        return 128 + signal.SIGPIPE
+
+
+def _dispatch(command: str, arguments: Sequence[str]) -> int:
+    if command not in COMMANDS:
+        raise UsageError(f"there is no such command; the commands are: {', '.join(COMMANDS)}")
+    module, _, extra = COMMANDS[command]
+    try:
+        run = importlib.import_module(module).main
+    except ModuleNotFoundError as error:
+        if not extra or (error.name or "").startswith("edgernn"):
+            raise
+        raise UsageError(
+            f"this command needs the package {error.name}, which is not installed: pip install 'edgernn[{extra}]'"
+        ) from error
+    status: int = run(arguments, f"edgernn {command}")
+    return status
+
+
+def _help() -> str:
+    lines = "\n".join(f"  {name:<9} {about}" for name, (_, about, _) in COMMANDS.items())
+    return (
+        "usage: edgernn COMMAND [OPTIONS]\n\n"
+        "Recurrent networks for small machines: train, convert to a streaming artifact, prove, run, measure.\n\n"
+        f"commands:\n{lines}\n\n"
+        "edgernn COMMAND --help explains one; edgernn --version tells the version."
+    )

@@ -1,0 +1,95 @@
+"""Every error that EdgeRNN raises on purpose.
+
+EdgeRNNError
+├── UsageError               the caller asked for something that makes no sense (exit status 2)
+│   └── MissingDependencyError   the package that was asked for is not installed
+└── FailureError             the world did not play along (exit status 1)
+    ├── ArtifactError        an artifact is corrupt, incomplete, or of an unknown format
+    ├── AudioError           a recording or a microphone cannot be read
+    ├── ConversionError      a model cannot be turned into a streaming artifact
+    │   ├── UnsupportedLayerError   it has a layer or operator without a streaming rule
+    │   └── ToleranceError   it was converted, and differs too much from its source
+    ├── DataError            a training set is missing something or broken
+    ├── ShapeError           an array has the wrong shape, dtype, or NaN in it
+    └── StepError            a runtime failed in the middle of a stream
+
+A message says what is wrong, where, what was expected, what was found, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArtifactError",
+    "AudioError",
+    "ConversionError",
+    "DataError",
+    "EdgeRNNError",
+    "FailureError",
+    "MissingDependencyError",
+    "ShapeError",
+    "StepError",
+    "ToleranceError",
+    "UnsupportedLayerError",
+    "UsageError",
+]
+
+
+class EdgeRNNError(Exception):
+    """Base of all errors of this package; `exit_status` is what the command line ends with."""
+
+    exit_status = 1
+
+
+class UsageError(EdgeRNNError):
+    """The request itself is wrong: an unknown option value, a contradiction."""
+
+    exit_status = 2
+
+
+class MissingDependencyError(UsageError):
+    """An optional package is needed and not installed.
+
+    >>> print(MissingDependencyError("reading FLAC", "soundfile", "audio"))
+    reading FLAC needs the package soundfile, which is not installed: pip install 'edgernn[audio]'
+    """
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed: pip install 'edgernn[{extra}]'"
+        )
+
+
+class FailureError(EdgeRNNError):
+    """The request is fine; what it met is not."""
+
+
+class ArtifactError(FailureError):
+    """An artifact is corrupt, incomplete, or of an unknown format."""
+
+
+class AudioError(FailureError):
+    """A recording or a microphone cannot be read."""
+
+
+class ConversionError(FailureError):
+    """A model cannot be turned into a streaming artifact."""
+
+
+class UnsupportedLayerError(ConversionError):
+    """A layer or operator has no streaming rule, or none for its settings."""
+
+
+class ToleranceError(ConversionError):
+    """The converted model differs from its source by more than the tolerance."""
+
+
+class DataError(FailureError):
+    """A data set is missing something or broken."""
+
+
+class ShapeError(FailureError):
+    """An array does not fit: its shape, its dtype, or NaN among its values."""
+
+
+class StepError(FailureError):
+    """A runtime failed in the middle of a stream."""

@@ -1,0 +1,28 @@
+"""Tables for people, in plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["table"]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], indent: str = "") -> str:
+    """Lay out rows under a header; cells that begin with a digit or a sign are aligned to the right.
+
+    >>> print(table(["word", "recall"], [["up", "97.1"], ["down", "8.0"]]))
+    word  recall
+    up      97.1
+    down     8.0
+    """
+    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    numeric = [all(row[i][:1] in "0123456789-+–" for row in cells[1:] if row[i]) for i in range(len(header))]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        )
+        for row in cells
+    )
+    return "\n".join((indent + line).rstrip() for line in lines)

@@ -1,0 +1,1 @@
+"""The streaming rules, one file a family of operators."""

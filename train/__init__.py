@@ -1,0 +1,1 @@
+"""Training on the desktop (Keras 3)."""
