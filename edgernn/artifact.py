@@ -73,9 +73,7 @@ class Artifact:
                 for program, models in manifest["programs"].items()
             }
         except (KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(
-                f"{folder / MANIFEST}: the section 'programs' is malformed: {error!r}"
-            ) from error
+            raise ArtifactError(f"{folder / MANIFEST}: the section 'programs' is malformed: {error!r}") from error
         return cls(
             path=folder,
             name=str(manifest.get("name", folder.name)),
@@ -121,9 +119,7 @@ def write_artifact(
         fresh.mkdir()
         for name, content in files.items():
             (fresh / name).write_bytes(content)
-        digests = {
-            name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()
-        }
+        digests = {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()}
         whole = {"format": "edgernn", "format_version": FORMAT_VERSION, **manifest, "files": digests}
         (fresh / MANIFEST).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         if target.exists():
@@ -145,9 +141,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}; copy or convert the artifact again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != "edgernn":
-        raise ArtifactError(
-            f'{path} is not the manifest of an EdgeRNN artifact (it lacks "format": "edgernn")'
-        )
+        raise ArtifactError(f'{path} is not the manifest of an EdgeRNN artifact (it lacks "format": "edgernn")')
     version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise ArtifactError(
@@ -171,9 +165,7 @@ def _check_file(folder: Path, name: str, entry: Any) -> None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ArtifactError(
-            f"{path} is listed in the manifest and cannot be read: {error.strerror}"
-        ) from error
+        raise ArtifactError(f"{path} is listed in the manifest and cannot be read: {error.strerror}") from error
     if len(content) != entry.get("bytes"):
         raise ArtifactError(
             f"{path} has {len(content)} bytes, the manifest says {entry.get('bytes')}: copy it again"
@@ -188,8 +180,6 @@ def _check_file(folder: Path, name: str, entry: Any) -> None:
 def _model_file(folder: Path, kind: str, entry: Mapping[str, Any]) -> ModelFile:
     path = folder / entry["file"]
     if Path(entry["file"]).name != entry["file"] or not path.is_file():
-        raise ArtifactError(
-            f"{folder / MANIFEST}: the {kind} program names {entry['file']!r}, which is not there"
-        )
+        raise ArtifactError(f"{folder / MANIFEST}: the {kind} program names {entry['file']!r}, which is not there")
     spec = StreamSpec.from_dict(entry["stream"])
     return ModelFile(kind, path, str(entry["scheme"]), spec, path.stat().st_size)

@@ -29,7 +29,8 @@ class QuantParams:
         """
         limits = np.iinfo(dtype)
         levels = np.rint(np.asarray(real) / self.scale) + self.zero_point
-        return np.clip(levels, limits.min, limits.max).astype(dtype)
+        quantized: NDArray[Any] = np.clip(levels, limits.min, limits.max).astype(dtype)
+        return quantized
 
     def dequantize(self, quantized: NDArray[Any]) -> NDArray[np.float32]:
         """Return the real values as float32.
