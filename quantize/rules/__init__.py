@@ -1,1 +1,7 @@
-"""The streaming rules, one file a family of operators."""
+"""The streaming rules, one file a family of operators; importing this fills the table of `streaming`."""
+
+from __future__ import annotations
+
+from edgernn.quantize.rules import convolution, pointwise, pooling, recurrent, shape
+
+__all__ = ["convolution", "pointwise", "pooling", "recurrent", "shape"]

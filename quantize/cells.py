@@ -1,0 +1,149 @@
+"""Recurrent operators as plain products and element-wise operations, for back ends that need it.
+
+TFLite has no step of a GRU, and ONNX Runtime quantizes no GRU or RNN: as plain operations both run fast, in every
+scheme. The equations are those of the ONNX operators LSTM, GRU and RNN (onnx.ai/onnx/operators), with the two products
+of each cell over all of its gates at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgernn.errors import ConversionError
+from edgernn.quantize.graph import Builder, array_of, attribute, rebuild, shape_of
+
+__all__ = ["decompose_cells"]
+
+# ONNX' defaults: f (gates), g (candidate), h (output)
+DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+WITH_ALPHA = ("Elu", "LeakyRelu", "HardSigmoid", "ThresholdedRelu")
+
+
+def decompose_cells(model: ir.Model) -> ir.Model:
+    """Return the step graph with its LSTM, GRU and RNN nodes taken apart."""
+    return rebuild(model, _visit)
+
+
+def _visit(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
+    cell = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}.get(node.op_type)
+    return None if cell is None else _unroll(node, inputs, graph, cell)
+
+
+class _Cell:
+    """The constants of one operator, and its activations."""
+
+    def __init__(self, node: ir.Node, graph: Builder) -> None:
+        self.graph = graph
+        self.kernel = array_of(node.inputs[1])[0].T  # (features, gates * hidden)
+        self.recurrent = array_of(node.inputs[2])[0].T
+        self.hidden = self.recurrent.shape[0]
+        width = self.kernel.shape[1]
+        both = np.zeros(2 * width, np.float32) if len(node.inputs) < 4 else array_of(node.inputs[3])[0]
+        self.input_bias, self.recurrent_bias = np.split(both, 2)
+        self.reset_after = bool(attribute(node, "linear_before_reset", 0))
+        self.activations = _activations(node)
+
+    def product(self, x: ir.Value, matrix: NDArray[Any], bias: NDArray[Any], name: str) -> ir.Value:
+        """Return `x @ matrix + bias`."""
+        value = self.graph.op("MatMul", x, self.graph.constant(np.ascontiguousarray(matrix), name))
+        return self.graph.op("Add", value, self.graph.constant(bias, f"{name}_bias")) if bias.any() else value
+
+    def split(self, x: ir.Value, *gates: int) -> Sequence[ir.Value]:
+        """Split along the last axis into parts of so many gates each."""
+        sizes = self.graph.constant(np.array([count * self.hidden for count in gates], np.int64), "sizes")
+        return self.graph.ops("Split", x, sizes, outputs=len(gates), axis=-1)
+
+    def activate(self, which: int, x: ir.Value) -> ir.Value:
+        """Apply activation f, g or h."""
+        name, attributes = self.activations[which]
+        return x if name == "Affine" else self.graph.op(name, x, **attributes)
+
+
+def _activations(node: ir.Node) -> list[tuple[str, dict[str, float]]]:
+    names = attribute(node, "activations", DEFAULTS[node.op_type])
+    alphas = list(attribute(node, "activation_alpha", [0.0] * len(names)))
+    betas = list(attribute(node, "activation_beta", [0.0] * len(names)))
+    if attribute(node, "clip", 0.0) or attribute(node, "input_forget", 0):
+        raise ConversionError(f"{node.name}: clip and input_forget cannot be taken apart; export the model without")
+    result: list[tuple[str, dict[str, float]]] = []
+    for name, alpha, beta in zip(names, alphas, betas, strict=True):
+        if name == "Affine" and (alpha, beta) != (1.0, 0.0):
+            raise ConversionError(f"{node.name}: the activation Affine({alpha}, {beta}) has no rule")
+        own = {"alpha": alpha} if name in WITH_ALPHA else {}
+        result.append((name, {**own, "beta": beta} if name == "HardSigmoid" else own))
+    return result
+
+
+Step = Callable[[_Cell, ir.Value, list[ir.Value]], list[ir.Value]]
+
+
+def _unroll(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder, step: Step) -> Sequence[ir.Value]:
+    """Take the operator's frames one by one; the input products of all frames are one product."""
+    cell = _Cell(node, graph)
+    source = inputs[0]
+    assert source is not None
+    assert node.inputs[0] is not None
+    frames = shape_of(node.inputs[0])[0]
+    states = [value for value in inputs[5:7] if value is not None]
+    bias = cell.input_bias + _shared_bias(node, cell)
+    gates = cell.product(source, cell.kernel, bias, "kernel")
+    history = []
+    for index in range(frames):
+        states = step(cell, gates if frames == 1 else _frame(graph, gates, index), states)
+        history.append(states[0])
+    every = history[0] if frames == 1 else graph.op("Concat", *history, axis=0)
+    whole = graph.op("Reshape", every, graph.constant([frames, 1, 1, cell.hidden], "shape"))
+    return [whole, *states]
+
+
+def _shared_bias(node: ir.Node, cell: _Cell) -> NDArray[Any]:
+    """Return the part of the recurrent bias that may be added on the input's side."""
+    shared = cell.recurrent_bias.copy()
+    if node.op_type == "GRU" and cell.reset_after:
+        shared[2 * cell.hidden :] = 0.0  # the candidate's is inside the product with the reset gate
+    return shared
+
+
+def _frame(graph: Builder, gates: ir.Value, index: int) -> ir.Value:
+    bounds = ([index], [index + 1], [0])
+    return graph.op("Slice", gates, *(graph.constant(bound, "bound") for bound in bounds))
+
+
+def _lstm(cell: _Cell, gates: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
+    h, c = states
+    graph = cell.graph
+    total = graph.op("Add", gates, cell.product(h, cell.recurrent, np.zeros(1), "recurrent"))
+    iof, z = cell.split(total, 3, 1)
+    i, o, f = cell.split(cell.activate(0, iof), 1, 1, 1)
+    z = cell.activate(1, z)
+    c = graph.op("Add", graph.op("Mul", f, c), graph.op("Mul", i, z))
+    return [graph.op("Mul", o, cell.activate(2, c)), c]
+
+
+def _gru(cell: _Cell, gates: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
+    (h,) = states
+    graph, hidden = cell.graph, cell.hidden
+    x_zr, x_n = cell.split(gates, 2, 1)
+    if cell.reset_after:
+        bias = np.concatenate([np.zeros(2 * hidden, np.float32), cell.recurrent_bias[2 * hidden :]])
+        h_zr, h_n = cell.split(cell.product(h, cell.recurrent, bias, "recurrent"), 2, 1)
+    else:
+        h_zr = cell.product(h, cell.recurrent[:, : 2 * hidden], np.zeros(1), "recurrent")
+    z, r = cell.split(cell.activate(0, graph.op("Add", x_zr, h_zr)), 1, 1)
+    if cell.reset_after:
+        reset = graph.op("Mul", r, h_n)
+    else:
+        reset = cell.product(graph.op("Mul", r, h), cell.recurrent[:, 2 * hidden :], np.zeros(1), "candidate")
+    n = cell.activate(1, graph.op("Add", x_n, reset))
+    return [graph.op("Add", n, graph.op("Mul", z, graph.op("Sub", h, n)))]
+
+
+def _rnn(cell: _Cell, gates: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
+    (h,) = states
+    total = cell.graph.op("Add", gates, cell.product(h, cell.recurrent, np.zeros(1), "recurrent"))
+    return [cell.activate(0, total)]

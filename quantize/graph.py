@@ -1,0 +1,196 @@
+"""Building ONNX graphs, and walking one to build the next.
+
+A pass never edits a graph: it reads one and builds another, so that a pass that fails leaves nothing half done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
+
+from edgernn.errors import ConversionError
+
+__all__ = ["IR_VERSION", "OPSET", "Builder", "Mapped", "array_of", "attribute", "identifier", "rebuild", "scope_of", "shape_of"]
+
+OPSET = 17  # the first with LayerNormalization; ONNX Runtime reads it since 1.12
+IR_VERSION = 8
+MICROSOFT = "com.microsoft"
+
+Mapped = dict[ir.Value, ir.Value]
+"""From the values of the graph that is read to those of the graph that is built."""
+
+
+class Builder:
+    """Appends to a new graph; every value gets a name that says which layer it belongs to."""
+
+    def __init__(self, name: str) -> None:
+        self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET, MICROSOFT: 1}, name=name)
+        self.scope = ""
+        self._names: set[str] = set()
+        self._counts: dict[str, int] = {}
+        self._constants: dict[tuple[Any, ...], ir.Value] = {}
+
+    def unique(self, name: str) -> str:
+        """Return `name`, or with a number behind it where it is taken."""
+        chosen, count = name, self._counts.get(name, 0)
+        while chosen in self._names:
+            count += 1
+            chosen = f"{name}_{count}"
+        self._counts[name] = count
+        self._names.add(chosen)
+        return chosen
+
+    def input(self, name: str, shape: Sequence[int | str], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+        """Add a graph input."""
+        value = ir.Value(name=self.unique(name), shape=ir.Shape(shape), type=ir.TensorType(dtype))
+        self.graph.inputs.append(value)
+        return value
+
+    def constant(self, array: NDArray[Any] | Sequence[int] | float, name: str = "constant") -> ir.Value:
+        """Add an initializer; floats become float32, Python integers int64. Equal small ones are shared."""
+        data = np.asarray(array)
+        if data.dtype == np.float64:
+            data = data.astype(np.float32)
+        key = (data.shape, data.dtype.str, data.tobytes()) if data.size <= 64 else None
+        if key in self._constants:
+            return self._constants[key]
+        full = self.unique(f"{self.scope}/{name}" if self.scope else name)
+        value = ir.Value(
+            name=full,
+            shape=ir.Shape(data.shape),
+            type=ir.TensorType(ir.DataType.from_numpy(data.dtype)),
+            const_value=ir.Tensor(data, name=full),
+        )
+        self.graph.register_initializer(value)
+        if key is not None:
+            self._constants[key] = value
+        return value
+
+    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
+        """Add a node with one output and return that."""
+        return self.ops(op_type, *inputs, outputs=1, domain=domain, **attributes)[0]
+
+    def ops(
+        self, op_type: str, *inputs: ir.Value | None, outputs: int, domain: str = "", **attributes: Any
+    ) -> Sequence[ir.Value]:
+        """Add a node with several outputs and return them."""
+        name = self.unique(f"{self.scope}/{op_type}" if self.scope else op_type)
+        node = ir.Node(
+            domain,
+            op_type,
+            inputs,
+            ir.convenience.convert_attributes(attributes),
+            num_outputs=outputs,
+            graph=self.graph,
+            name=name,
+        )
+        for index, value in enumerate(node.outputs):
+            value.name = f"{name}:{index}" if index else name
+        return node.outputs
+
+    def copy(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+        """Add a node like `node` with other inputs; return its outputs."""
+        attributes = {key: _plain(item) for key, item in node.attributes.items()}
+        self.scope = scope_of(node)
+        return self.ops(
+            node.op_type, *inputs, outputs=len(node.outputs), domain=node.domain, **attributes
+        )
+
+    def output(self, value: ir.Value, name: str) -> None:
+        """Make `value` the next graph output, under a name of its own."""
+        taken = value.is_graph_input() or value.is_graph_output() or value.is_initializer()
+        final = self.op("Identity", value) if taken else value
+        final.name = self.unique(name)
+        self.graph.outputs.append(final)
+
+    def finish(self) -> ir.Model:
+        """Drop what is not used, infer shapes, and return the model."""
+        model = ir.Model(self.graph, ir_version=IR_VERSION, producer_name="edgernn")
+        RemoveUnusedNodesPass()(model)
+        ShapeInferencePass()(model)
+        return model
+
+
+def identifier(name: str) -> str:
+    """Return `name` as the inputs and outputs of every format may be called.
+
+    >>> identifier("gru/running.mean")
+    'gru_running_mean'
+    """
+    return re.sub(r"\W", "_", name)
+
+
+def rebuild(
+    model: ir.Model,
+    visit: Callable[[ir.Node, Sequence[ir.Value | None], Builder], Sequence[ir.Value] | None],
+) -> ir.Model:
+    """Build a graph from `model`, with the same inputs and outputs, asking `visit` what each node becomes.
+
+    `visit(node, new_inputs, builder)` returns the new outputs, or None to have the node copied.
+    """
+    builder = Builder(model.graph.name or "graph")
+    mapped: Mapped = {}
+    for value in model.graph.inputs:
+        mapped[value] = builder.input(_name(value), _dims(value), value.dtype or ir.DataType.FLOAT)
+    for value in model.graph.initializers.values():
+        mapped[value] = builder.constant(array_of(value), _name(value))
+    for node in model.graph:
+        inputs = [None if value is None else mapped[value] for value in node.inputs]
+        builder.scope = scope_of(node)
+        outputs = visit(node, inputs, builder)
+        for old, new in zip(node.outputs, builder.copy(node, inputs) if outputs is None else outputs, strict=False):
+            if new.shape is None:  # the pass keeps what a value is, so its shape is known before it is inferred
+                new.shape, new.type = old.shape, old.type
+            mapped[old] = new
+    for value in model.graph.outputs:
+        builder.output(mapped[value], _name(value))
+    return builder.finish()
+
+
+def scope_of(node: ir.Node) -> str:
+    """Return the name of the layer that a node was made for."""
+    return (node.name or "").rpartition("/")[0]
+
+
+def array_of(value: ir.Value | None) -> NDArray[Any]:
+    """Return the contents of a constant; raise `ConversionError` where `value` is not one."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    if value is None or tensor is None:
+        name = None if value is None else value.name
+        raise ConversionError(f"expected a constant, found the computed value {name!r}")
+    array: NDArray[Any] = tensor.numpy()
+    return array
+
+
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """Return an attribute as a plain Python value, or `default` where the node has none."""
+    item = node.attributes.get(name)
+    return default if item is None else _plain(item)
+
+
+def shape_of(value: ir.Value) -> tuple[int, ...]:
+    """Return a static shape; raise `ConversionError` where a dimension is not known."""
+    shape = value.shape
+    if shape is None or not all(isinstance(size, int) for size in shape):
+        raise ConversionError(f"the shape of {value.name} is not static: {shape}")
+    return tuple(int(size) for size in shape)  # type: ignore[arg-type]
+
+
+def _plain(item: ir.Attr) -> Any:
+    if item.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS):
+        return list(item.value)
+    return item.value
+
+
+def _dims(value: ir.Value) -> list[int | str]:
+    return [size if isinstance(size, int) else str(size.value) for size in value.shape or ()]
+
+
+def _name(value: ir.Value) -> str:
+    return value.name or "value"

@@ -1,0 +1,7 @@
+"""What each Keras layer becomes in the sequence graph; importing this fills the table of `from_keras`."""
+
+from __future__ import annotations
+
+from edgernn.quantize.layers import activation, convolution, dense, merging, normalization, pooling, recurrent
+
+__all__ = ["activation", "convolution", "dense", "merging", "normalization", "pooling", "recurrent"]

@@ -1,0 +1,150 @@
+"""Activation functions, as layers and inside layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgernn.quantize.from_keras import Emitter, emits, refuse
+from edgernn.quantize.graph import Builder
+
+__all__ = ["activate", "recurrent_activation"]
+
+Function = Callable[[Builder, ir.Value], ir.Value]
+
+
+def _unary(op_type: str, **attributes: Any) -> Function:
+    return lambda graph, x: graph.op(op_type, x, **attributes)
+
+
+def _silu(graph: Builder, x: ir.Value) -> ir.Value:
+    return graph.op("Mul", x, graph.op("Sigmoid", x))
+
+
+def _clip(low: float, high: float) -> Function:
+    return lambda graph, x: graph.op("Clip", x, graph.constant(np.float32(low)), graph.constant(np.float32(high)))
+
+
+def _hard_silu(graph: Builder, x: ir.Value) -> ir.Value:
+    return graph.op("Mul", x, graph.op("HardSigmoid", x, alpha=1 / 6, beta=0.5))
+
+
+def _mish(graph: Builder, x: ir.Value) -> ir.Value:
+    return graph.op("Mul", x, graph.op("Tanh", graph.op("Softplus", x)))
+
+
+def _gelu(graph: Builder, x: ir.Value) -> ir.Value:
+    """The tanh form, Keras' default (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2)."""
+    cube = graph.op("Mul", graph.op("Mul", x, x), x)
+    inner = graph.op("Add", x, graph.op("Mul", cube, graph.constant(np.float32(0.044715))))
+    tanh = graph.op("Tanh", graph.op("Mul", inner, graph.constant(np.float32(np.sqrt(2 / np.pi)))))
+    half = graph.op("Mul", x, graph.constant(np.float32(0.5)))
+    return graph.op("Mul", half, graph.op("Add", tanh, graph.constant(np.float32(1.0))))
+
+
+# Keras' name to its function of a value
+FUNCTIONS: dict[str, Function] = {
+    "linear": lambda graph, x: x,
+    "relu": _unary("Relu"),
+    "relu6": _clip(0.0, 6.0),
+    "sigmoid": _unary("Sigmoid"),
+    "tanh": _unary("Tanh"),
+    "softmax": _unary("Softmax", axis=-1),
+    "log_softmax": _unary("LogSoftmax", axis=-1),
+    "elu": _unary("Elu", alpha=1.0),
+    "selu": _unary("Selu", alpha=1.6732632423543772, gamma=1.0507009873554805),
+    "softplus": _unary("Softplus"),
+    "softsign": _unary("Softsign"),
+    "exponential": _unary("Exp"),
+    "hard_sigmoid": _unary("HardSigmoid", alpha=1 / 6, beta=0.5),
+    "hard_silu": _hard_silu,
+    "leaky_relu": _unary("LeakyRelu", alpha=0.2),
+    "silu": _silu,
+    "mish": _mish,
+    "gelu": _gelu,
+}
+
+# Keras' name to the name, alpha and beta that the ONNX recurrent operators have for it
+RECURRENT = {
+    "tanh": ("Tanh", 0.0, 0.0),
+    "sigmoid": ("Sigmoid", 0.0, 0.0),
+    "relu": ("Relu", 0.0, 0.0),
+    "linear": ("Affine", 1.0, 0.0),
+    "hard_sigmoid": ("HardSigmoid", 1 / 6, 0.5),
+    "softsign": ("Softsign", 0.0, 0.0),
+    "softplus": ("Softplus", 0.0, 0.0),
+    "elu": ("Elu", 1.0, 0.0),
+}
+
+
+def activate(layer: Any, x: ir.Value, graph: Builder, name: str = "activation") -> ir.Value:
+    """Apply the activation that `layer` has under the attribute `name`."""
+    function = getattr(layer, name)
+    known = getattr(function, "__name__", type(function).__name__)
+    if known not in FUNCTIONS:
+        raise refuse(layer, f"its activation {known} has no rule", f"use one of {', '.join(FUNCTIONS)}")
+    return FUNCTIONS[known](graph, x)
+
+
+def recurrent_activation(layer: Any, name: str) -> tuple[str, float, float]:
+    """Return what the ONNX recurrent operators call an activation of `layer`."""
+    known = getattr(layer, name).__name__
+    if known not in RECURRENT:
+        raise refuse(layer, f"its {name} {known} has no rule", f"use one of {', '.join(RECURRENT)}")
+    return RECURRENT[known]
+
+
+@emits("Activation")
+def _activation(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    return activate(layer, inputs[0], graph)
+
+
+@emits("ReLU")
+def _relu(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    if layer.threshold:
+        raise refuse(layer, f"a threshold of {layer.threshold}", "use threshold=0")
+    slope = float(layer.negative_slope or 0.0)
+    value = graph.op("LeakyRelu", inputs[0], alpha=slope) if slope else graph.op("Relu", inputs[0])
+    if layer.max_value is None:
+        return value
+    return graph.op("Min", value, graph.constant(np.float32(layer.max_value)))
+
+
+@emits("LeakyReLU")
+def _leaky(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    return graph.op("LeakyRelu", inputs[0], alpha=float(layer.negative_slope))
+
+
+@emits("PReLU")
+def _prelu(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    return graph.op("PRelu", inputs[0], graph.constant(layer.get_weights()[0], "alpha"))
+
+
+@emits("ELU")
+def _elu(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    return graph.op("Elu", inputs[0], alpha=float(layer.alpha))
+
+
+@emits("Softmax")
+def _softmax(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    if layer.axis not in (-1, len(inputs[0].shape or ()) - 1):
+        raise refuse(layer, f"a softmax along axis {layer.axis}", "let it work along the features (axis=-1)")
+    return graph.op("Softmax", inputs[0], axis=-1)
+
+
+@emits("Relu")
+def _relu_op(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    return graph.op("Relu", inputs[0])
+
+
+@emits("Sigmoid")
+def _sigmoid_op(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    return graph.op("Sigmoid", inputs[0])
+
+
+@emits("Tanh")
+def _tanh_op(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    return graph.op("Tanh", inputs[0])

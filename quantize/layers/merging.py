@@ -1,0 +1,79 @@
+"""Layers and operators that join branches, and slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgernn.quantize.from_keras import Emitter, constant_input, emits, refuse
+
+__all__: list[str] = []
+
+OPERATORS = {"Add": "Add", "Subtract": "Sub", "Multiply": "Mul", "Maximum": "Max", "Minimum": "Min", "Divide": "Div"}
+
+
+@emits(*OPERATORS, "TrueDivide")
+def _elementwise(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    """A merging layer (a list of tensors), or an operator between a tensor and a tensor or number."""
+    op_type = OPERATORS.get(type(layer).__name__, "Div")
+    operands = _operands(inputs, graph)
+    value = operands[0]
+    for other in operands[1:]:
+        value = graph.op(op_type, value, other)
+    return value
+
+
+def _operands(inputs: Sequence[ir.Value], graph: Emitter) -> list[ir.Value]:
+    arguments = graph.arguments.args
+    if len(arguments) == 1:  # a layer called on a list
+        return list(inputs)
+    tensors = iter(inputs)
+    constants = (constant_input(argument) for argument in arguments)
+    return [next(tensors) if array is None else graph.constant(array, "operand") for array in constants]
+
+
+@emits("Average")
+def _average(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    total = inputs[0]
+    for other in inputs[1:]:
+        total = graph.op("Add", total, other)
+    return graph.op("Mul", total, graph.constant(np.float32(1 / len(inputs)), "share"))
+
+
+@emits("Concatenate")
+def _concatenate(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    rank = len(inputs[0].shape or ()) or len(graph.arguments.args[0][0].shape)
+    if layer.axis not in (-1, rank - 1):
+        raise refuse(layer, f"it joins along axis {layer.axis}", "join along the features (axis=-1)")
+    return graph.op("Concat", *inputs, axis=-1)
+
+
+@emits("GetItem")
+def _get_item(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    """x[:, -1] (the last frame) and x[:, n:] (all but the first frames)."""
+    key = graph.arguments.args[1]
+    parts = [part for part in (key if isinstance(key, tuple) else (key,)) if part is not Ellipsis]
+    everything = slice(None)
+    if len(parts) > 1 and parts[0] == everything and all(part == everything for part in parts[2:]):
+        if parts[1] == -1:
+            return graph.op("Gather", inputs[0], graph.constant(np.array(-1), "last"), axis=1)
+        if isinstance(parts[1], slice) and parts[1].stop is None and parts[1].step is None and parts[1].start > 0:
+            return drop_first(inputs[0], parts[1].start, graph)
+    raise refuse(layer, f"it takes [{key}]", "a stream has x[:, -1] (the newest frame) and x[:, n:]")
+
+
+@emits("Cropping1D")
+def _cropping(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    first, last = layer.cropping
+    if last:
+        raise refuse(layer, f"it drops the last {last} frames", "crop at the beginning: cropping=(n, 0)")
+    return drop_first(inputs[0], first, graph) if first else inputs[0]
+
+
+def drop_first(x: ir.Value, frames: int, graph: Emitter) -> ir.Value:
+    """Drop the first frames of a sequence."""
+    bounds = ([frames], [np.iinfo(np.int64).max], [1])
+    return graph.op("Slice", x, *(graph.constant(np.array(bound), "bound") for bound in bounds))

@@ -1,0 +1,53 @@
+"""Operators that treat every frame alike: they pass into the step graph unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from edgernn.quantize.graph import attribute
+from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, merge, refusal, rule
+
+__all__: list[str] = []
+
+UNARY = (
+    *("Abs", "Clip", "Elu", "Erf", "Exp", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Neg"),
+    *("Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
+)
+BINARY = ("Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub")
+
+
+@rule(*UNARY, *BINARY, kind=Kind.POINTWISE)
+def elementwise(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+    """Bring branches to the same frame, then compute as before."""
+    values, timing = merge(node, inputs, step)
+    rank = max(len(value.shape or ()) for value in node.inputs if value is not None)
+    for original, item in zip(node.inputs, inputs, strict=True):
+        if original is None or item is None or item.timing is not None or timing is None or timing.axis is None:
+            continue
+        sizes = (1,) * (rank - len(original.shape or ())) + tuple(original.shape or ())
+        if sizes[timing.axis] != 1:
+            raise refusal(node, f"the constant {original.name} differs from frame to frame (shape {original.shape})")
+    return [Stepped(value, timing) for value in step.copy(node, values)]
+
+
+@rule("MatMul", kind=Kind.POINTWISE)
+def matmul(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+    """A matrix applied to the features of each frame."""
+    left, right = inputs
+    if left is None or right is None or left.timing is None or right.timing is not None:
+        raise refusal(node, "only a frame times a constant matrix is pointwise in time")
+    return [Stepped(value, left.timing) for value in step.copy(node, [left.value, right.value])]
+
+
+@rule("Softmax", "LogSoftmax", "LayerNormalization", "Concat", kind=Kind.POINTWISE)
+def along_features(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+    """Operators along an axis, which must not be time."""
+    values, timing = merge(node, inputs, step)
+    rank = len(node.inputs[0].shape or ()) if node.inputs[0] is not None else 0
+    axis = int(attribute(node, "axis", -1)) % max(rank, 1)
+    norm = node.op_type == "LayerNormalization"
+    if timing is not None and timing.axis is not None and (axis <= timing.axis if norm else axis == timing.axis):
+        raise refusal(node, "it works along the time axis", "let it work along the features (axis=-1)")
+    return [Stepped(value, timing) for value in step.copy(node, values)]

@@ -1,0 +1,65 @@
+"""LSTM, GRU and RNN: what they carry from frame to frame becomes named states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from edgernn.quantize.graph import array_of, attribute
+from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, step_shape
+
+__all__: list[str] = []
+
+INITIAL_STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}  # indices of initial_h and initial_c
+STATE_NAMES = ("h", "c")
+
+
+@rule("LSTM", "GRU", "RNN", kind=Kind.CAUSAL)
+def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+    """Keep the operator, over the step's frames, and bind its initial and final states."""
+    source = inputs[0]
+    assert source is not None
+    assert source.timing is not None
+    assert node.inputs[0] is not None
+    _check(node)
+    source = step.align(source, step_shape(node.inputs[0], source.timing))
+    timing = source.timing
+    assert timing is not None
+    hidden = int(attribute(node, "hidden_size", 0))
+    places = INITIAL_STATES[node.op_type]
+    values = [None if item is None else item.value for item in inputs] + [None] * (places[-1] + 1 - len(inputs))
+    values[0] = source.value
+    states = []
+    for name, place in zip(STATE_NAMES, places, strict=False):
+        hold = timing.delay // timing.frames
+        states.append(step.state(name, (1, 1, hidden), hold, _initial(node, place)))
+        values[place] = states[-1].input
+    attributes = {key: item.value for key, item in node.attributes.items()}
+    outputs = step.ops(node.op_type, *values, outputs=1 + len(states), **attributes)
+    for state, value in zip(states, outputs[1:], strict=True):
+        state.output = value
+    final = replace(timing, axis=None)
+    return [Stepped(outputs[0], timing.on_axis(0)), *(Stepped(value, final) for value in outputs[1:])]
+
+
+def _check(node: ir.Node) -> None:
+    direction = attribute(node, "direction", "forward")
+    if direction != "forward":
+        raise refusal(node, f"its direction is {direction}, so that it needs the end of the sequence first",
+                      "train it forward only (go_backwards=False, no Bidirectional)")
+    if attribute(node, "layout", 0) != 0:
+        raise refusal(node, "its layout is batch-first (layout=1)", "export it with layout=0")
+    if len(node.inputs) > 4 and node.inputs[4] is not None:
+        raise refusal(node, "it takes the length of each sequence", "a stream has no length: remove that input")
+
+
+def _initial(node: ir.Node, place: int) -> float:
+    if len(node.inputs) <= place or node.inputs[place] is None:
+        return 0.0
+    initial = array_of(node.inputs[place])
+    if np.ptp(initial) != 0:
+        raise refusal(node, "its initial state is not the same for all units", "start from zeros")
+    return float(initial.flat[0])

@@ -1,0 +1,51 @@
+"""Quantization choices as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgernn.errors import UsageError
+
+__all__ = ["SCHEMES", "Scheme", "Tolerance", "scheme_named"]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an artifact may be from its source, per output."""
+
+    max_error: float
+    """Largest absolute error, as a share of the source output's standard deviation where that is above one."""
+    min_snr_db: float
+    """Least power of the source output over power of the error, decibels."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What is stored and computed in how many bits."""
+
+    name: str
+    about: str
+    tolerance: Tolerance
+    calibrated: bool = False
+    """Whether it needs example data to fix the ranges."""
+
+
+# float32: kernels may sum in another order, so the last digits differ. The others bound what a sound conversion loses
+# (measured on trained networks: float16 60 dB and more, dynamic-int8 35, int8 20); a broken one is at 0 dB.
+SCHEMES = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme("float32", "as trained", Tolerance(1e-4, 80.0)),
+        Scheme("float16", "weights in 16 bits, computed in float32", Tolerance(0.1, 40.0)),
+        Scheme("dynamic-int8", "weights in 8 bits, activations quantized as they come", Tolerance(2.0, 15.0)),
+        Scheme("int8", "weights, activations and states in 8 bits", Tolerance(4.0, 8.0), calibrated=True),
+    )
+}
+
+
+def scheme_named(name: str) -> Scheme:
+    """Return a scheme; raise `UsageError` with the known ones otherwise."""
+    try:
+        return SCHEMES[name]
+    except KeyError:
+        raise UsageError(f"there is no quantization '{name}'; choose one of {', '.join(SCHEMES)}") from None

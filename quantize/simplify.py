@@ -1,0 +1,100 @@
+"""Cleaning the step graph: with static shapes, most moving of axes is nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgernn.quantize.graph import Builder, array_of, attribute, rebuild, shape_of
+
+__all__ = ["simplify"]
+
+
+def simplify(model: ir.Model) -> ir.Model:
+    """Return the step graph without idle nodes; every shape must be static.
+
+    1. A Transpose that moves only axes of size one, a Squeeze, an Unsqueeze, a Gather of the only element: a Reshape.
+    2. Two Reshapes: one. Two Transposes: one. One that changes nothing: none.
+    3. A Conv that gives one frame: a product with its flattened window.
+    """
+    for visit in (_as_reshape, _conv_as_product, _as_reshape, _join, _join):
+        model = rebuild(model, visit)
+    return model
+
+
+def _reshape(graph: Builder, value: ir.Value, shape: Sequence[int]) -> ir.Value:
+    return graph.op("Reshape", value, graph.constant(np.array(shape, np.int64), "shape"))
+
+
+def _as_reshape(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
+    if node.op_type in ("Squeeze", "Unsqueeze") or _moves_nothing(node) or _takes_the_only(node):
+        assert inputs[0] is not None
+        return [_reshape(graph, inputs[0], shape_of(node.outputs[0]))]
+    return None
+
+
+def _moves_nothing(node: ir.Node) -> bool:
+    """Whether a Transpose keeps the order of the axes that are longer than one."""
+    if node.op_type != "Transpose" or node.inputs[0] is None:
+        return False
+    shape = shape_of(node.inputs[0])
+    moved = [axis for axis in attribute(node, "perm", range(len(shape))[::-1]) if shape[axis] != 1]
+    return moved == sorted(moved)
+
+
+def _takes_the_only(node: ir.Node) -> bool:
+    if node.op_type != "Gather" or node.inputs[0] is None:
+        return False
+    shape = shape_of(node.inputs[0])
+    return shape[int(attribute(node, "axis", 0))] == 1 and array_of(node.inputs[1]).ndim == 0
+
+
+def _join(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
+    value = inputs[0] if inputs else None
+    if value is None or node.op_type not in ("Reshape", "Transpose", "Identity"):
+        return None
+    if node.op_type == "Identity":
+        return [value]
+    before = value.producer()
+    if before is not None and before.op_type == node.op_type and before.inputs[0] is not None:
+        value = before.inputs[0]
+    else:
+        before = None
+    if node.op_type == "Reshape":
+        target = shape_of(node.outputs[0])
+        return [value] if _known_shape(value) == target else [_reshape(graph, value, target)]
+    order: Any = attribute(node, "perm", None)
+    if before is not None:
+        order = [attribute(before, "perm", None)[axis] for axis in order]
+    return [value] if list(order) == sorted(order) else [graph.op("Transpose", value, perm=list(order))]
+
+
+def _known_shape(value: ir.Value) -> tuple[int, ...] | None:
+    shape = value.shape
+    return None if shape is None else tuple(size for size in shape if isinstance(size, int))
+
+
+def _conv_as_product(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
+    """(1, channels, frames) * (out, channels, span) as (1, span * channels) @ (span * channels, out)."""
+    if node.op_type != "Conv" or attribute(node, "group", 1) != 1 or shape_of(node.outputs[0])[2] != 1:
+        return None
+    value = inputs[0]
+    assert value is not None
+    assert node.inputs[0] is not None
+    weights = array_of(node.inputs[1])
+    out, channels, span = weights.shape
+    step = int(attribute(node, "dilations", [1])[0])
+    reach = step * (span - 1) + 1
+    window = graph.op("Transpose", value, perm=[0, 2, 1])
+    if shape_of(node.inputs[0])[2] != reach or step != 1:
+        bounds = ([0], [reach], [1], [step])
+        window = graph.op("Slice", window, *(graph.constant(bound, "bound") for bound in bounds))
+    flat = _reshape(graph, window, (1, span * channels))
+    matrix = np.ascontiguousarray(weights.transpose(2, 1, 0).reshape(span * channels, out))
+    product = graph.op("MatMul", flat, graph.constant(matrix, "kernel"))
+    if len(inputs) > 2:
+        product = graph.op("Add", product, graph.constant(array_of(node.inputs[2]), "bias"))
+    return [_reshape(graph, product, (1, out, 1))]

@@ -1,0 +1,240 @@
+"""The streaming transformation: a graph over whole sequences becomes a step graph with explicit state.
+
+Each operator has one small rule in a table (`rules/`), of one of four kinds:
+
+- *pointwise* in time: unchanged;
+- *causal* memory: what it needs of the past becomes a named state;
+- *look-ahead*: its output is delayed, and parallel branches get delay lines (no operator needs it yet);
+- *whole* sequence: refused, or given as what the source would say for all frames so far ("prefix").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+import numpy as np
+import onnx_ir as ir
+
+from edgernn.errors import UnsupportedLayerError
+from edgernn.quantize.graph import Builder, array_of, identifier, scope_of
+from edgernn.quantize.timing import Timing
+
+__all__ = ["Kind", "State", "StepBuilder", "StepGraph", "Stepped", "rule", "stream"]
+
+
+class Kind(Enum):
+    """What an operator needs of time."""
+
+    POINTWISE = "pointwise"
+    CAUSAL = "causal memory"
+    WHOLE = "whole sequence"
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A value of the step graph; `timing` is None for a constant."""
+
+    value: ir.Value
+    timing: Timing | None = None
+
+
+@dataclass
+class State:
+    """A state of the step graph."""
+
+    name: str
+    input: ir.Value
+    initial: float
+    hold_steps: int
+    output: ir.Value | None = None
+
+
+@dataclass(frozen=True)
+class StepGraph:
+    """The step graph and what a runner has to know about it.
+
+    Graph inputs are the model's inputs, then the states; outputs likewise. State `n` of the inputs is state `n` of
+    the outputs.
+    """
+
+    model: ir.Model
+    states: tuple[State, ...]
+    timings: tuple[Timing, ...]
+    """Of each output."""
+    frames_per_step: int
+    inputs: int
+    """How many of the graph's inputs bring frames (the others bring states)."""
+
+
+Rule = Callable[[ir.Node, Sequence[Stepped | None], "StepBuilder"], Sequence[Stepped]]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    kind: Kind
+    apply: Rule
+    # how many frames go in for one that comes out
+    stride: Callable[[ir.Node], int] = field(default=lambda node: 1)
+
+
+_RULES: dict[str, _Entry] = {}
+
+
+def rule(*op_types: str, kind: Kind, stride: Callable[[ir.Node], int] | None = None) -> Callable[[Rule], Rule]:
+    """Enter a rule for some operators into the table."""
+
+    def enter(function: Rule) -> Rule:
+        entry = _Entry(kind, function, stride) if stride else _Entry(kind, function)
+        _RULES.update(dict.fromkeys(op_types, entry))
+        return function
+
+    return enter
+
+
+class StepBuilder(Builder):
+    """Builds the step graph; rules ask it for states and for alignment."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.states: list[State] = []
+
+    def state(self, name: str, shape: Sequence[int], hold_steps: int, initial: float = 0.0) -> State:
+        """Add a state of this shape; the rule must set its `output`."""
+        full = self.unique(f"{self.scope}.{name}" if self.scope else name)
+        value = ir.Value(name=identifier(f"{full}_in"), shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+        self.states.append(State(full, value, initial, hold_steps))
+        return self.states[-1]
+
+    def delay(self, stepped: Stepped, frames: int, shape: Sequence[int]) -> Stepped:
+        """Put a delay line of `frames` frames behind a value of static shape `shape`."""
+        timing = stepped.timing
+        if frames == 0 or timing is None:
+            return stepped
+        if timing.axis is None:
+            raise UnsupportedLayerError(f"{self.scope}: a value without a time axis cannot be delayed")
+        held = [frames if axis == timing.axis else size for axis, size in enumerate(shape)]
+        line = self.state("delay", held, hold_steps=0)
+        joined = self.op("Concat", line.input, stepped.value, axis=timing.axis)
+        line.output = self.cut(joined, timing.axis, timing.frames, timing.frames + frames)
+        value = self.cut(joined, timing.axis, 0, timing.frames)
+        return Stepped(value, replace(timing, delay=timing.delay + frames))
+
+    def align(self, stepped: Stepped, shape: Sequence[int]) -> Stepped:
+        """Delay a value until its first valid frame is the first frame of a step."""
+        timing = stepped.timing
+        return stepped if timing is None else self.delay(stepped, -timing.delay % timing.frames, shape)
+
+    def cut(self, value: ir.Value, axis: int, start: int, stop: int, step: int = 1) -> ir.Value:
+        """Take a slice along one axis."""
+        bounds = [self.constant(np.array([bound], np.int64), "bound") for bound in (start, stop, axis, step)]
+        return self.op("Slice", value, *bounds)
+
+
+def stream(sequence: ir.Model) -> StepGraph:
+    """Turn a graph over whole sequences into a step graph.
+
+    Every graph input must have the shape `(batch, time, features...)`. Raises `UnsupportedLayerError` naming the node
+    that has no streaming form.
+    """
+    import edgernn.quantize.rules  # noqa: F401  (fills the table)
+
+    strides = _strides(sequence)
+    chunk = math.lcm(*strides.values())
+    builder = StepBuilder(sequence.graph.name or "step")
+    mapped: dict[ir.Value, Stepped] = {}
+    for value in sequence.graph.inputs:
+        features = [int(size) for size in (value.shape or ())[2:]]  # type: ignore[call-overload]
+        mapped[value] = Stepped(builder.input(value.name or "input", [1, chunk, *features]), Timing(1, chunk, 1))
+    for value in sequence.graph.initializers.values():
+        mapped[value] = Stepped(builder.constant(array_of(value), value.name or "constant"))
+    for node in sequence.graph:
+        mapped.update(zip(node.outputs, _apply(node, mapped, builder), strict=False))
+    return _finish(builder, [(value.name or "output", mapped[value]) for value in sequence.graph.outputs], chunk)
+
+
+def merge(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> tuple[list[ir.Value], Timing | None]:
+    """Bring the inputs of a node that joins branches to the same frame; return their values and common timing."""
+    timed = [item.timing for item in inputs if item is not None and item.timing is not None]
+    if not timed:
+        return [item.value for item in inputs if item is not None], None
+    if len({(timing.axis is None, timing.stride) for timing in timed}) > 1:
+        raise refusal(node, "it joins branches that run at different rates, or a sequence with a summary of it")
+    latest = max(timing.delay for timing in timed)
+    values = []
+    for original, item in zip(node.inputs, inputs, strict=True):
+        if item is None or original is None:
+            continue
+        if item.timing is not None and item.timing.axis is not None:
+            item = step.delay(item, latest - item.timing.delay, step_shape(original, item.timing))
+        values.append(item.value)
+    lag = max(timing.lag for timing in timed)
+    rank = max(len(value.shape or ()) for value in node.inputs if value is not None)
+    axis = next((t.axis + rank - len(v.shape or ()) for v, t in _timed(node, inputs) if t.axis is not None), None)
+    return values, replace(timed[0], axis=axis, delay=latest, lag=lag)
+
+
+def _timed(node: ir.Node, inputs: Sequence[Stepped | None]) -> list[tuple[ir.Value, Timing]]:
+    pairs = zip(node.inputs, inputs, strict=True)
+    return [(v, item.timing) for v, item in pairs if v is not None and item is not None and item.timing is not None]
+
+
+def step_shape(value: ir.Value, timing: Timing) -> tuple[int, ...]:
+    """Return the shape in the step graph of a value of the sequence graph: one stream, the step's frames."""
+    shape = [1 if not isinstance(size, int) else size for size in value.shape or ()]
+    if timing.axis is not None:
+        shape[timing.axis] = timing.frames
+    return tuple(shape)
+
+
+def refusal(node: ir.Node, reason: str, way_out: str = "") -> UnsupportedLayerError:
+    """Make the error that names a node, the reason, and what can be done."""
+    where = scope_of(node) or node.name or "the model"
+    return UnsupportedLayerError(
+        f"{where} ({node.op_type}) has no streaming form: {reason}" + (f"; {way_out}" if way_out else "")
+    )
+
+
+def _apply(node: ir.Node, mapped: dict[ir.Value, Stepped], builder: StepBuilder) -> Sequence[Stepped]:
+    entry = _RULES.get(node.op_type)
+    if entry is None or node.domain not in ("", "ai.onnx"):
+        known = ", ".join(sorted(_RULES))
+        raise refusal(node, "there is no rule for this operator", f"the operators with a rule are: {known}")
+    inputs = [None if value is None else mapped[value] for value in node.inputs]
+    builder.scope = scope_of(node)
+    if all(item is None or item.timing is None for item in inputs):
+        return [Stepped(value) for value in builder.copy(node, [item and item.value for item in inputs])]
+    return entry.apply(node, inputs, builder)
+
+
+def _strides(sequence: ir.Model) -> dict[ir.Value, int]:
+    """Return, for each computed value, how many input frames make one of its frames."""
+    strides = dict.fromkeys(sequence.graph.inputs, 1)
+    for node in sequence.graph:
+        entry = _RULES.get(node.op_type)
+        own = entry.stride(node) if entry else 1
+        known = [strides[value] for value in node.inputs if value in strides]
+        if known:
+            strides.update(dict.fromkeys(node.outputs, own * max(known)))
+    return strides
+
+
+def _finish(builder: StepBuilder, outputs: Sequence[tuple[str, Stepped]], chunk: int) -> StepGraph:
+    timings = []
+    inputs = len(builder.graph.inputs)
+    builder.scope = ""
+    for name, item in outputs:
+        if item.timing is None:
+            raise UnsupportedLayerError(f"the output {name} is a constant: it does not depend on any input frame")
+        builder.output(item.value, name)
+        timings.append(item.timing)
+    for state in builder.states:
+        if state.output is None:
+            raise AssertionError(f"the rule that made the state {state.name} gave it no output")
+        builder.graph.inputs.append(state.input)
+        builder.output(state.output, identifier(f"{state.name}_out"))
+    return StepGraph(builder.finish(), tuple(builder.states), tuple(timings), chunk, inputs)
+
+

@@ -1,0 +1,139 @@
+"""Each operator of the step graph as TensorFlow operations that TFLite has kernels for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import tensorflow as tf
+
+from edgernn.errors import UnsupportedLayerError
+from edgernn.quantize.graph import array_of, attribute, shape_of
+
+__all__ = ["lower"]
+
+Lower = Callable[[ir.Node, Sequence[Any]], Any]
+_TABLE: dict[str, Lower] = {}
+
+
+def lower(node: ir.Node, inputs: Sequence[Any]) -> list[Any]:
+    """Return the node's outputs as TensorFlow tensors."""
+    if node.op_type not in _TABLE:
+        raise UnsupportedLayerError(f"{node.name}: the operator {node.op_type} has no form in TFLite; use --to onnx")
+    result = _TABLE[node.op_type](node, inputs)
+    return list(result) if isinstance(result, list | tuple) else [result]
+
+
+def _lowers(*op_types: str) -> Callable[[Lower], Lower]:
+    def enter(function: Lower) -> Lower:
+        _TABLE.update(dict.fromkeys(op_types, function))
+        return function
+
+    return enter
+
+
+def _softplus(x: Any) -> Any:
+    return tf.maximum(x, 0.0) + tf.math.log(1.0 + tf.exp(-tf.abs(x)))
+
+
+def _selu(x: Any, alpha: float, gamma: float) -> Any:
+    return gamma * (tf.maximum(x, 0.0) + alpha * (tf.exp(tf.minimum(x, 0.0)) - 1.0))
+
+
+PLAIN: dict[str, Callable[..., Any]] = {
+    "Abs": tf.abs, "Add": tf.add, "Div": tf.divide, "Elu": tf.nn.elu, "Exp": tf.exp, "Identity": tf.identity,
+    "Log": tf.math.log, "Max": tf.maximum, "Min": tf.minimum, "Mul": tf.multiply, "Neg": tf.negative, "Pow": tf.pow,
+    "Relu": tf.nn.relu, "Sigmoid": tf.sigmoid, "Softplus": _softplus, "Softsign": lambda x: x / (1.0 + tf.abs(x)),
+    "Sqrt": tf.sqrt, "Sub": tf.subtract, "Tanh": tf.tanh,
+}  # fmt: skip
+for _name, _function in PLAIN.items():
+    _TABLE[_name] = lambda node, inputs, function=_function: function(*inputs)  # type: ignore[misc]
+
+_TABLE.update(
+    {
+        "Clip": lambda node, i: tf.clip_by_value(i[0], i[1], i[2]),
+        "Concat": lambda node, i: tf.concat(i, attribute(node, "axis", 0)),
+        "DequantizeLinear": lambda node, i: i[0],  # its other half is the fake quantization below
+        "Gather": lambda node, i: tf.gather(i[0], i[1], axis=attribute(node, "axis", 0)),
+        "HardSigmoid": lambda node, i: tf.clip_by_value(
+            i[0] * attribute(node, "alpha", 0.2) + attribute(node, "beta", 0.5), 0.0, 1.0
+        ),
+        "LeakyRelu": lambda node, i: tf.nn.leaky_relu(i[0], attribute(node, "alpha", 0.01)),
+        "LogSoftmax": lambda node, i: tf.nn.log_softmax(i[0], attribute(node, "axis", -1)),
+        "PRelu": lambda node, i: tf.maximum(i[0], 0.0) + i[1] * tf.minimum(i[0], 0.0),
+        "Reshape": lambda node, i: tf.reshape(i[0], shape_of(node.outputs[0])),
+        "Selu": lambda node, i: _selu(i[0], attribute(node, "alpha", 1.673), attribute(node, "gamma", 1.051)),
+        "Softmax": lambda node, i: tf.nn.softmax(i[0], attribute(node, "axis", -1)),
+        "Split": lambda node, i: tf.split(i[0], array_of(node.inputs[1]).tolist(), attribute(node, "axis", 0)),
+        "Transpose": lambda node, i: tf.transpose(i[0], attribute(node, "perm", None)),
+    }
+)
+
+
+@_lowers("ReduceMean", "ReduceMax")
+def _reduce(node: ir.Node, inputs: Sequence[Any]) -> Any:
+    function = tf.reduce_mean if node.op_type == "ReduceMean" else tf.reduce_max
+    return function(inputs[0], attribute(node, "axes", None), keepdims=bool(attribute(node, "keepdims", 1)))
+
+
+@_lowers("Slice")
+def _slice(node: ir.Node, inputs: Sequence[Any]) -> Any:
+    starts, stops, axes, steps = (array_of(value).tolist() for value in node.inputs[1:])
+    where = [slice(None)] * len(inputs[0].shape)
+    for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
+        where[axis] = slice(start, stop, step)
+    return inputs[0][tuple(where)]
+
+
+@_lowers("MatMul")
+def _matmul(node: ir.Node, inputs: Sequence[Any]) -> Any:
+    """In two dimensions, so that it becomes FULLY_CONNECTED and not BATCH_MATMUL."""
+    x, matrix = inputs
+    flat = x if len(x.shape) == 2 else tf.reshape(x, (-1, x.shape[-1]))
+    product = tf.matmul(flat, matrix)
+    return product if len(x.shape) == 2 else tf.reshape(product, (*x.shape[:-1], matrix.shape[-1]))
+
+
+@_lowers("LayerNormalization")
+def _layer_norm(node: ir.Node, inputs: Sequence[Any]) -> Any:
+    centred = inputs[0] - tf.reduce_mean(inputs[0], -1, keepdims=True)
+    variance = tf.reduce_mean(centred * centred, -1, keepdims=True)
+    result = centred * tf.math.rsqrt(variance + attribute(node, "epsilon", 1e-5)) * inputs[1]
+    return result + inputs[2] if len(inputs) > 2 else result
+
+
+@_lowers("Conv")
+def _conv(node: ir.Node, inputs: Sequence[Any]) -> Any:
+    """TFLite wants (batch, frames, channels); the transpositions around it cancel with their neighbours."""
+    x = tf.transpose(inputs[0], (0, 2, 1))[:, None]
+    weights, groups = array_of(node.inputs[1]), attribute(node, "group", 1)
+    stride, dilation = attribute(node, "strides", [1])[0], attribute(node, "dilations", [1])[0]
+    if groups == x.shape[-1] and groups > 1:
+        kernel = weights.reshape(groups, -1, weights.shape[2]).transpose(2, 0, 1)[None]
+        y = tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), "VALID", dilations=(1, dilation))
+    else:
+        parts = zip(tf.split(x, groups, -1), np.split(weights, groups), strict=True)
+        y = tf.concat([_convolve(part, kernel, stride, dilation) for part, kernel in parts], -1)
+    if len(inputs) > 2:
+        y = y + inputs[2]
+    return tf.transpose(y[:, 0], (0, 2, 1))
+
+
+def _convolve(x: Any, weights: Any, stride: int, dilation: int) -> Any:
+    return tf.nn.conv2d(x, weights.transpose(2, 1, 0)[None], (1, stride), "VALID", dilations=(1, dilation))
+
+
+@_lowers("AveragePool", "MaxPool")
+def _pool(node: ir.Node, inputs: Sequence[Any]) -> Any:
+    function = tf.nn.avg_pool2d if node.op_type == "AveragePool" else tf.nn.max_pool2d
+    span, stride = attribute(node, "kernel_shape", [1])[0], attribute(node, "strides", [1])[0]
+    y = function(tf.transpose(inputs[0], (0, 2, 1))[:, None], (1, span), (1, stride), "VALID")
+    return tf.transpose(y[:, 0], (0, 2, 1))
+
+
+@_lowers("QuantizeLinear")
+def _fake_quantize(node: ir.Node, inputs: Sequence[Any]) -> Any:
+    scale, zero = float(array_of(node.inputs[1])), int(array_of(node.inputs[2]))
+    return tf.quantization.fake_quant_with_min_max_args(inputs[0], (-128 - zero) * scale, (127 - zero) * scale)

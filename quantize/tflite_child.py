@@ -1,0 +1,71 @@
+"""The process that runs the TFLite converter: `python -m edgernn.quantize.tflite_child STEP.onnx OUT.tflite SCHEME`.
+
+It is a process of its own because that converter can end the one it runs in (measured with TensorFlow 2.21: int8 of
+rolled recurrent layers ends in a segmentation fault). Its last line on standard error says what went wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+
+def main(source: str, target: str, scheme: str) -> int:
+    """Convert a step graph (with QuantizeLinear/DequantizeLinear pairs for int8) and write the TFLite file."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # converting needs no GPU, and finding none would be reported at length
+    import onnx_ir as ir
+    import tensorflow as tf
+
+    from edgernn.errors import EdgeRNNError
+
+    model = ir.load(source)
+    try:
+        function = _trace(model)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+        _configure(converter, scheme)
+        Path(target).write_bytes(converter.convert())
+    except EdgeRNNError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _trace(model: Any) -> Any:
+    import tensorflow as tf
+
+    from edgernn.quantize.graph import array_of, shape_of
+    from edgernn.quantize.tf_operators import lower
+
+    graph = model.graph
+    signature = [tf.TensorSpec(shape_of(value), tf.float32, name=value.name) for value in graph.inputs]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def step(*inputs: Any) -> dict[str, Any]:
+        values: dict[Any, Any] = dict(zip(graph.inputs, inputs, strict=True))
+        values.update({value: tf.constant(array_of(value)) for value in graph.initializers.values()})
+        for node in graph:
+            tensors = [values[value] for value in node.inputs if value is not None]
+            values.update(zip(node.outputs, lower(node, tensors), strict=True))
+        return {value.name: values[value] for value in graph.outputs}
+
+    return step.get_concrete_function()
+
+
+def _configure(converter: Any, scheme: str) -> None:
+    import tensorflow as tf
+
+    if scheme != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if scheme == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if scheme == "int8":  # the ranges are in the graph, as fake quantization
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
