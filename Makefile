@@ -53,7 +53,7 @@ wheel: $(READY)  ## sdist, and from it the wheel, into dist/
 	$(BIN)/python -m build $(ARGS)
 
 bench: $(READY)  ## one step against its peers, as in the README's table (ARGS=--quick for a first look)
-	$(BIN)/python tests/benchmarks/step.py $(ARGS)
+	$(BIN)/python -m tests.benchmarks.step $(ARGS)
 
 clean:  ## remove what was built and cached; leaves .venv and runs/
 	rm -rf build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

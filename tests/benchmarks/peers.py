@@ -1,0 +1,163 @@
+"""The ways to run one step of the network: a function each, which opens it and returns the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.benchmarks.network import FEATURES, OUTPUTS, UNITS, WINDOW, Array, network, weights_of
+
+__all__ = ["BARS", "ROWS", "Row", "Step"]
+
+Step = Callable[[Array], Array]
+BARS = {"the best peer that keeps its state": 3.0, "recomputing the window": 100.0}
+"""How many times faster than these EdgeRNN must be."""
+
+
+def edgernn(scheme: str, kind: str) -> Callable[[Path], Step]:
+    """Step the artifact, as a program that uses EdgeRNN does."""
+
+    def open_step(folder: Path) -> Step:
+        from edgernn.devices.runner import open_runner
+
+        from edgernn.artifact import Artifact
+
+        runner = open_runner(Artifact.open(folder / scheme).model(kind))
+        return lambda frame: runner.step(frame)[0]
+
+    return open_step
+
+
+def tflite_loop(folder: Path) -> Step:
+    """Copy inputs and states in, outputs and states out, as one writes it by hand, on EdgeRNN's own step model."""
+    from edgernn.artifact import Artifact
+
+    model = Artifact.open(folder / "dynamic-int8").model("tflite")
+    interpreter = _interpreter(model.path)
+    indices = {d["name"]: d["index"] for d in interpreter.get_input_details() + interpreter.get_output_details()}
+    signature = interpreter.get_signature_list()["serving_default"]
+    raise SystemExit(str(signature) + str(indices))
+
+
+def stock_tflite(name: str) -> Callable[[Path], Step]:
+    """Run what TFLiteConverter.from_keras_model makes of the network: stateful on a frame, or on a window."""
+
+    def open_step(folder: Path) -> Step:
+        interpreter = _interpreter(folder / f"{name}.tflite")
+        (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+        def step(frames: Array) -> Array:
+            interpreter.set_tensor(source["index"], frames)
+            interpreter.invoke()
+            result: Array = interpreter.get_tensor(target["index"])
+            return result
+
+        return step
+
+    return open_step
+
+
+def onnx_run(folder: Path) -> Step:
+    """Call ONNX Runtime's run() on the plain export, two LSTM nodes whose states are inputs and outputs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(folder / "plain.onnx", options, providers=["CPUExecutionProvider"])
+    states = [np.zeros((1, 1, UNITS), np.float32) for _ in range(4)]
+
+    def step(frame: Array) -> Array:
+        feeds = {"x": frame, "h1": states[0], "c1": states[1], "h2": states[2], "c2": states[3]}
+        output, *states[:] = session.run(None, feeds)
+        result: Array = output
+        return result
+
+    return step
+
+
+def keras_function(folder: Path) -> Step:
+    """Call the stateful Keras model in a compiled tf.function."""
+    import tensorflow as tf
+
+    model = network(stateful=True, frames=1)
+    model.set_weights(weights_of(folder))
+    call = tf.function(model, input_signature=[tf.TensorSpec((1, 1, FEATURES))], reduce_retracing=True)
+
+    def step(frame: Array) -> Array:
+        result: Array = call(tf.constant(frame)).numpy()
+        return result
+
+    return step
+
+
+def torch_eager(folder: Path) -> Step:
+    """Call torch.nn.LSTM on one frame, eagerly, and hand it its state back."""
+    import torch
+
+    torch.set_num_threads(1)
+    lstm, dense = torch.nn.LSTM(FEATURES, UNITS, num_layers=2), torch.nn.Linear(UNITS, OUTPUTS)
+    *cells, kernel, bias = map(torch.from_numpy, weights_of(folder))
+    with torch.no_grad():
+        dense.weight.copy_(kernel.T), dense.bias.copy_(bias)
+        for layer in range(2):
+            w, r, b = cells[3 * layer : 3 * layer + 3]  # both frameworks pack the gates as i, f, g (c), o
+            for name, value in {"weight_ih": w.T, "weight_hh": r.T, "bias_ih": b, "bias_hh": 0 * b}.items():
+                getattr(lstm, f"{name}_l{layer}").copy_(value)
+    states = None
+
+    def step(frame: Array) -> Array:
+        nonlocal states
+        with torch.inference_mode():
+            hidden, states = lstm(torch.from_numpy(frame), states)
+            result: Array = dense(hidden).numpy()
+        return result
+
+    return step
+
+
+def _interpreter(path: Path) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run the network."""
+
+    name: str
+    package: str
+    """What it runs in; the row is left out where that is not installed."""
+    open: Callable[[Path], Step]
+    shape: tuple[int, ...] = (1, 1, FEATURES)
+    """Shape of the array that its step takes."""
+    bar: str = ""
+    """Which of the bars it counts for."""
+
+
+STATEFUL, RECOMPUTED = BARS
+LITERT, ONE_FRAME, WHOLE_WINDOW = "ai-edge-litert", (1, FEATURES), (1, WINDOW, FEATURES)
+OURS = Row("EdgeRNN, TFLite, dynamic-int8", LITERT, edgernn("dynamic-int8", "tflite"), ONE_FRAME)
+ROWS = (
+    OURS,
+    Row("EdgeRNN, TFLite, float32", LITERT, edgernn("float32", "tflite"), ONE_FRAME),
+    Row("EdgeRNN, TFLite, int8", LITERT, edgernn("int8", "tflite"), ONE_FRAME),
+    Row("EdgeRNN, ONNX, float32", "onnxruntime", edgernn("float32", "onnx"), ONE_FRAME),
+    Row("EdgeRNN, ONNX, dynamic-int8", "onnxruntime", edgernn("dynamic-int8", "onnx"), ONE_FRAME),
+    Row("set_tensor/get_tensor on EdgeRNN's model", LITERT, tflite_loop, bar=STATEFUL),
+    Row("stock TFLite, stateful, float32", LITERT, stock_tflite("stateful-float32"), bar=STATEFUL),
+    Row("stock TFLite, stateful, dynamic-int8", LITERT, stock_tflite("stateful-dynamic-int8"), bar=STATEFUL),
+    Row("ONNX Runtime, run() on the plain export", "onnxruntime", onnx_run, bar=STATEFUL),
+    Row("Keras, stateful, in a tf.function", "tensorflow", keras_function, bar=STATEFUL),
+    Row("PyTorch, eager", "torch", torch_eager, bar=STATEFUL),
+    Row("stock TFLite, window, float32", LITERT, stock_tflite("window-float32"), WHOLE_WINDOW, RECOMPUTED),
+    Row(
+        "stock TFLite, window, dynamic-int8", LITERT, stock_tflite("window-dynamic-int8"), WHOLE_WINDOW, RECOMPUTED
+    ),
+)
