@@ -13,6 +13,8 @@ READY := $(VENV)/edgernn-is-installed
 # More words for the tool that a target runs: make test ARGS='-k manifest -x'
 ARGS ?=
 
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
 .PHONY: help demo test slow lint format types contracts wheel bench clean
 
 help:  ## list the targets
