@@ -19,6 +19,7 @@ from edgernn.errors import ArtifactError, ShapeError, UsageError
 __all__ = ["FrontEnd", "LogMel", "log_mel"]
 
 BLOCK_FRAMES = 32  # computed at once: enough to amortise calls, few enough to stay in the cache
+LOUDEST = 100.0  # RMS of a chunk beyond which it cannot be sound with full scale at ±1
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class FrontEnd:
         self._taper = np.hanning(params.window_samples + 1)[:-1].astype(np.float32)
         self._mel = _mel_filters(params)
         self._mean = np.array(params.mean or [0.0] * params.bands, np.float32)
+        self._floor = np.float32(params.floor)
         self._scale = (1.0 / np.array(params.std or [1.0] * params.bands)).astype(np.float32)
         self._buffer = np.zeros(params.sample_count(BLOCK_FRAMES), np.float32)
         windows = np.lib.stride_tricks.sliding_window_view(self._buffer, params.window_samples)
@@ -167,7 +169,7 @@ class FrontEnd:
         """Take samples `(n,)`, floating point, full scale at ±1; return the frames they complete.
 
         Returns a new array `(m, bands)`, float32; `m` is zero while a window is incomplete. Raises `ShapeError`
-        for another shape or dtype, and for NaN or infinity; the stream is then as it was before the call.
+        for another shape, dtype or scale, for NaN and infinity; the stream is then as it was before the call.
         """
         self._check(samples)
         hop, capacity, start, row = self.params.hop_samples, len(self._buffer), 0, 0
@@ -188,20 +190,24 @@ class FrontEnd:
         return frames
 
     def _check(self, samples: NDArray[np.floating[Any]]) -> None:
-        if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype.kind != "f":
-            found = (
-                f"{samples.dtype} {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
+        if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype.char not in "fd":
+            found = " ".join(str(getattr(samples, what, "")) for what in ("dtype", "shape")).strip()
+            raise ShapeError(
+                f"the front end takes samples as a float32 array of shape (n,), found {found or type(samples).__name__}"
             )
-            raise ShapeError(f"the front end takes samples as a float32 array of shape (n,), found {found}")
-        if math.isfinite(np.dot(samples, samples)):  # one pass over the samples; looks closer only when it must
+        if np.dot(samples, samples) <= LOUDEST**2 * len(samples):  # one pass; NaN fails it too
             return
         finite = np.isfinite(samples)
-        if not finite.all():
-            where = int(np.argmin(finite))
+        if finite.all():
             raise ShapeError(
-                f"the samples have {samples[where]} at sample {self._taken + where} of the stream: expected "
-                "finite numbers, full scale at ±1"
+                f"the samples reach {np.abs(samples).max():g} after sample {self._taken} of the stream: expected "
+                "full scale at ±1; divide 16-bit samples by 32768"
             )
+        where = int(np.argmin(finite))
+        raise ShapeError(
+            f"the samples have {samples[where]} at sample {self._taken + where} of the stream: expected finite "
+            "numbers, full scale at ±1"
+        )
 
     def _compute(self, count: int, frames: NDArray[np.float32]) -> None:
         """Compute the first `count` frames of the buffer into `frames`."""
@@ -216,7 +222,7 @@ class FrontEnd:
         power[:, 0] += imaginary
         # One product of fixed shape for each frame: BLAS rounds differently when the shape differs.
         np.matmul(power, self._mel, out=frames[:, None])
-        np.maximum(frames, np.float32(self.params.floor), out=frames)
+        np.maximum(frames, self._floor, out=frames)
         np.log(frames, out=frames)
         frames -= self._mean
         frames *= self._scale
