@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from edgernn.artifact import Artifact
+from edgernn.devices.runner import open_model
 from tests.benchmarks.network import FEATURES, OUTPUTS, UNITS, WINDOW, Array, network, weights_of
 
 __all__ = ["BARS", "ROWS", "Row", "Step"]
@@ -22,25 +24,33 @@ def edgernn(scheme: str, kind: str) -> Callable[[Path], Step]:
     """Step the artifact, as a program that uses EdgeRNN does."""
 
     def open_step(folder: Path) -> Step:
-        from edgernn.devices.runner import open_runner
-
-        from edgernn.artifact import Artifact
-
-        runner = open_runner(Artifact.open(folder / scheme).model(kind))
+        runner = open_model(Artifact.open(folder / scheme).model(kind))
         return lambda frame: runner.step(frame)[0]
 
     return open_step
 
 
 def tflite_loop(folder: Path) -> Step:
-    """Copy inputs and states in, outputs and states out, as one writes it by hand, on EdgeRNN's own step model."""
-    from edgernn.artifact import Artifact
-
+    """Copy frame and states in, output and states out, as one writes it by hand; on EdgeRNN's own step model."""
     model = Artifact.open(folder / "dynamic-int8").model("tflite")
     interpreter = _interpreter(model.path)
-    indices = {d["name"]: d["index"] for d in interpreter.get_input_details() + interpreter.get_output_details()}
-    signature = interpreter.get_signature_list()["serving_default"]
-    raise SystemExit(str(signature) + str(indices))
+    signature = interpreter.get_signature_runner("serving_default")
+    inputs = {name: details["index"] for name, details in signature.get_input_details().items()}
+    outputs = {name: details["index"] for name, details in signature.get_output_details().items()}
+    source, target = inputs[model.spec.inputs[0].name], outputs[model.spec.outputs[0].name]
+    into, out_of = [inputs[s.input] for s in model.spec.states], [outputs[s.output] for s in model.spec.states]
+    states = [state.initial_array() for state in model.spec.states]
+
+    def step(frame: Array) -> Array:
+        interpreter.set_tensor(source, frame)
+        for index, state in zip(into, states, strict=True):
+            interpreter.set_tensor(index, state)
+        interpreter.invoke()
+        states[:] = [interpreter.get_tensor(index) for index in out_of]
+        result: Array = interpreter.get_tensor(target)
+        return result
+
+    return step
 
 
 def stock_tflite(name: str) -> Callable[[Path], Step]:

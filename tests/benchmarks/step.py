@@ -108,7 +108,7 @@ def measure(rows: Sequence[Row], folder: Path, rounds: int, batch_s: float) -> l
             lane.run_batch()
     for lane in lanes:
         lane.close()
-    ours = float(np.median(lanes[0].batches))
+    ours = float(np.median(lanes[0].batches))  # the first row of the table
     records = []
     for lane in lanes:
         low, median, high = np.percentile(lane.batches, [25, 50, 75])
