@@ -56,7 +56,7 @@ class _Cell:
     def split(self, x: ir.Value, *gates: int) -> Sequence[ir.Value]:
         """Split along the last axis into parts of so many gates each."""
         sizes = self.graph.constant(np.array([count * self.hidden for count in gates], np.int64), "sizes")
-        return self.graph.ops("Split", x, sizes, outputs=len(gates), axis=-1)
+        return self.graph.ops("Split", [x, sizes], len(gates), {"axis": -1})
 
     def activate(self, which: int, x: ir.Value) -> ir.Value:
         """Apply activation f, g or h."""

@@ -117,7 +117,7 @@ def _emit_node(node: Any, emitter: Emitter) -> None:
     first, *rest = node.outputs
     emitter.values[id(first)] = value
     for tensor in rest:  # states that a recurrent layer also returns: found out if somebody uses them
-        emitter.values[id(tensor)] = _Refused(layer)  # type: ignore[assignment]
+        emitter.values[id(tensor)] = _Refused(layer)
 
 
 def _emit_nested(model: Any, inputs: Sequence[ir.Value], emitter: Emitter) -> ir.Value:

@@ -6,7 +6,7 @@ A pass never edits a graph: it reads one and builds another, so that a pass that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,20 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from edgernn.errors import ConversionError
 
-__all__ = ["IR_VERSION", "OPSET", "Builder", "Mapped", "array_of", "attribute", "identifier", "rebuild", "scope_of", "shape_of"]
+__all__ = [
+    "IR_VERSION",
+    "MICROSOFT",
+    "OPSET",
+    "Builder",
+    "Mapped",
+    "array_of",
+    "attribute",
+    "identifier",
+    "plain_attributes",
+    "rebuild",
+    "scope_of",
+    "shape_of",
+]
 
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime reads it since 1.12
 IR_VERSION = 8
@@ -72,14 +85,15 @@ class Builder:
             self._constants[key] = value
         return value
 
-    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
-        """Add a node with one output and return that."""
-        return self.ops(op_type, *inputs, outputs=1, domain=domain, **attributes)[0]
+    def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """Add a node with one output and return that; `op_type` may have a domain before it, "domain::Operator"."""
+        return self.ops(op_type, inputs, 1, attributes)[0]
 
     def ops(
-        self, op_type: str, *inputs: ir.Value | None, outputs: int, domain: str = "", **attributes: Any
+        self, op_type: str, inputs: Sequence[ir.Value | None], outputs: int, attributes: Mapping[str, Any]
     ) -> Sequence[ir.Value]:
         """Add a node with several outputs and return them."""
+        domain, _, op_type = op_type.rpartition("::")
         name = self.unique(f"{self.scope}/{op_type}" if self.scope else op_type)
         node = ir.Node(
             domain,
@@ -96,11 +110,9 @@ class Builder:
 
     def copy(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
         """Add a node like `node` with other inputs; return its outputs."""
-        attributes = {key: _plain(item) for key, item in node.attributes.items()}
         self.scope = scope_of(node)
-        return self.ops(
-            node.op_type, *inputs, outputs=len(node.outputs), domain=node.domain, **attributes
-        )
+        op_type = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        return self.ops(op_type, inputs, len(node.outputs), plain_attributes(node))
 
     def output(self, value: ir.Value, name: str) -> None:
         """Make `value` the next graph output, under a name of its own."""
@@ -168,6 +180,11 @@ def array_of(value: ir.Value | None) -> NDArray[Any]:
     return array
 
 
+def plain_attributes(node: ir.Node) -> dict[str, Any]:
+    """Return the attributes of a node as plain Python values."""
+    return {key: _plain(item) for key, item in node.attributes.items()}
+
+
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
     """Return an attribute as a plain Python value, or `default` where the node has none."""
     item = node.attributes.get(name)
@@ -179,7 +196,7 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
     shape = value.shape
     if shape is None or not all(isinstance(size, int) for size in shape):
         raise ConversionError(f"the shape of {value.name} is not static: {shape}")
-    return tuple(int(size) for size in shape)  # type: ignore[arg-type]
+    return tuple(size for size in shape if isinstance(size, int))
 
 
 def _plain(item: ir.Attr) -> Any:

@@ -16,7 +16,8 @@ __all__ = ["simplify"]
 def simplify(model: ir.Model) -> ir.Model:
     """Return the step graph without idle nodes; every shape must be static.
 
-    1. A Transpose that moves only axes of size one, a Squeeze, an Unsqueeze, a Gather of the only element: a Reshape.
+    1. A Transpose that moves only axes of size one, a Squeeze, an Unsqueeze, a Gather of the only element, a
+       mean over one element: a Reshape.
     2. Two Reshapes: one. Two Transposes: one. One that changes nothing: none.
     3. A Conv that gives one frame: a product with its flattened window.
     """
@@ -30,7 +31,7 @@ def _reshape(graph: Builder, value: ir.Value, shape: Sequence[int]) -> ir.Value:
 
 
 def _as_reshape(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
-    if node.op_type in ("Squeeze", "Unsqueeze") or _moves_nothing(node) or _takes_the_only(node):
+    if node.op_type in ("Squeeze", "Unsqueeze") or _moves_nothing(node) or _takes_the_only(node) or _reduces_one(node):
         assert inputs[0] is not None
         return [_reshape(graph, inputs[0], shape_of(node.outputs[0]))]
     return None
@@ -50,6 +51,13 @@ def _takes_the_only(node: ir.Node) -> bool:
         return False
     shape = shape_of(node.inputs[0])
     return shape[int(attribute(node, "axis", 0))] == 1 and array_of(node.inputs[1]).ndim == 0
+
+
+def _reduces_one(node: ir.Node) -> bool:
+    if node.op_type not in ("ReduceMean", "ReduceMax") or node.inputs[0] is None:
+        return False
+    shape = shape_of(node.inputs[0])
+    return all(shape[axis] == 1 for axis in attribute(node, "axes", range(len(shape))))
 
 
 def _join(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:

@@ -19,10 +19,23 @@ import numpy as np
 import onnx_ir as ir
 
 from edgernn.errors import UnsupportedLayerError
-from edgernn.quantize.graph import Builder, array_of, identifier, scope_of
+from edgernn.quantize.graph import Builder, array_of, identifier, scope_of, shape_of
 from edgernn.quantize.timing import Timing
+from edgernn.spec import StateSpec, StreamSpec, TensorSpec
 
-__all__ = ["Kind", "State", "StepBuilder", "StepGraph", "Stepped", "rule", "stream"]
+__all__ = [
+    "Kind",
+    "State",
+    "StepBuilder",
+    "StepGraph",
+    "Stepped",
+    "merge",
+    "refusal",
+    "rule",
+    "step_shape",
+    "stream",
+    "values_of",
+]
 
 
 class Kind(Enum):
@@ -67,6 +80,35 @@ class StepGraph:
     frames_per_step: int
     inputs: int
     """How many of the graph's inputs bring frames (the others bring states)."""
+
+    def spec(self) -> StreamSpec:
+        """Describe the step, all in float32, to a runner."""
+        graph, outputs = self.model.graph, len(self.timings)
+        return StreamSpec(
+            inputs=tuple(_tensor(value) for value in graph.inputs[: self.inputs]),
+            outputs=tuple(_tensor(value) for value in graph.outputs[:outputs]),
+            states=tuple(
+                StateSpec(
+                    state.name,
+                    entering.name or "",
+                    leaving.name or "",
+                    shape_of(entering),
+                    initial=state.initial,
+                    hold_steps=state.hold_steps,
+                )
+                for state, entering, leaving in zip(
+                    self.states, graph.inputs[self.inputs :], graph.outputs[outputs:], strict=True
+                )
+            ),
+            frames_per_step=self.frames_per_step,
+            output_delays=tuple(t.warmup_steps if t.axis is None else t.delay for t in self.timings),
+            output_kinds=tuple("prefix" if t.axis is None else "frames" for t in self.timings),
+            latency_frames=max(t.extra_input_frames if t.axis is None else t.delay * t.stride for t in self.timings),
+        )
+
+
+def _tensor(value: ir.Value) -> TensorSpec:
+    return TensorSpec(value.name or "", shape_of(value))
 
 
 Rule = Callable[[ir.Node, Sequence[Stepped | None], "StepBuilder"], Sequence[Stepped]]
@@ -146,7 +188,7 @@ def stream(sequence: ir.Model) -> StepGraph:
     builder = StepBuilder(sequence.graph.name or "step")
     mapped: dict[ir.Value, Stepped] = {}
     for value in sequence.graph.inputs:
-        features = [int(size) for size in (value.shape or ())[2:]]  # type: ignore[call-overload]
+        features = [size for size in (value.shape or ())[2:] if isinstance(size, int)]
         mapped[value] = Stepped(builder.input(value.name or "input", [1, chunk, *features]), Timing(1, chunk, 1))
     for value in sequence.graph.initializers.values():
         mapped[value] = Stepped(builder.constant(array_of(value), value.name or "constant"))
@@ -174,6 +216,11 @@ def merge(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) ->
     rank = max(len(value.shape or ()) for value in node.inputs if value is not None)
     axis = next((t.axis + rank - len(v.shape or ()) for v, t in _timed(node, inputs) if t.axis is not None), None)
     return values, replace(timed[0], axis=axis, delay=latest, lag=lag)
+
+
+def values_of(inputs: Sequence[Stepped | None]) -> list[ir.Value | None]:
+    """Return the values alone."""
+    return [None if item is None else item.value for item in inputs]
 
 
 def _timed(node: ir.Node, inputs: Sequence[Stepped | None]) -> list[tuple[ir.Value, Timing]]:
@@ -205,7 +252,7 @@ def _apply(node: ir.Node, mapped: dict[ir.Value, Stepped], builder: StepBuilder)
     inputs = [None if value is None else mapped[value] for value in node.inputs]
     builder.scope = scope_of(node)
     if all(item is None or item.timing is None for item in inputs):
-        return [Stepped(value) for value in builder.copy(node, [item and item.value for item in inputs])]
+        return [Stepped(value) for value in builder.copy(node, values_of(inputs))]
     return entry.apply(node, inputs, builder)
 
 

@@ -66,7 +66,6 @@ _TABLE.update(
         "Reshape": lambda node, i: tf.reshape(i[0], shape_of(node.outputs[0])),
         "Selu": lambda node, i: _selu(i[0], attribute(node, "alpha", 1.673), attribute(node, "gamma", 1.051)),
         "Softmax": lambda node, i: tf.nn.softmax(i[0], attribute(node, "axis", -1)),
-        "Split": lambda node, i: tf.split(i[0], array_of(node.inputs[1]).tolist(), attribute(node, "axis", 0)),
         "Transpose": lambda node, i: tf.transpose(i[0], attribute(node, "perm", None)),
     }
 )
@@ -80,11 +79,29 @@ def _reduce(node: ir.Node, inputs: Sequence[Any]) -> Any:
 
 @_lowers("Slice")
 def _slice(node: ir.Node, inputs: Sequence[Any]) -> Any:
-    starts, stops, axes, steps = (array_of(value).tolist() for value in node.inputs[1:])
-    where = [slice(None)] * len(inputs[0].shape)
-    for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
-        where[axis] = slice(start, stop, step)
-    return inputs[0][tuple(where)]
+    starts, stops, axes, *steps = (array_of(value).tolist() for value in node.inputs[1:])
+    begin, size = [0] * len(inputs[0].shape), list(inputs[0].shape)
+    where = [slice(None)] * len(size)
+    for start, stop, axis in zip(starts, stops, axes, strict=True):
+        begin[axis], size[axis] = start, min(stop, size[axis]) - start
+        where[axis] = slice(start, stop, steps[0][axes.index(axis)] if steps else 1)
+    plain = not steps or set(steps[0]) == {1}
+    return tf.slice(inputs[0], begin, size) if plain else inputs[0][tuple(where)]
+
+
+@_lowers("Split")
+def _split(node: ir.Node, inputs: Sequence[Any]) -> Any:
+    """Parts of one size are a SPLIT; others are SLICEs, because XNNPACK does not take SPLIT_V."""
+    sizes, axis = array_of(node.inputs[1]).tolist(), attribute(node, "axis", 0)
+    if len(set(sizes)) == 1:
+        return tf.split(inputs[0], len(sizes), axis)
+    shape = list(inputs[0].shape)
+    parts = []
+    for place, size in enumerate(sizes):
+        begin, extent = [0] * len(shape), list(shape)
+        begin[axis], extent[axis] = sum(sizes[:place]), size
+        parts.append(tf.slice(inputs[0], begin, extent))
+    return parts
 
 
 @_lowers("MatMul")
@@ -107,7 +124,7 @@ def _layer_norm(node: ir.Node, inputs: Sequence[Any]) -> Any:
 @_lowers("Conv")
 def _conv(node: ir.Node, inputs: Sequence[Any]) -> Any:
     """TFLite wants (batch, frames, channels); the transpositions around it cancel with their neighbours."""
-    x = tf.transpose(inputs[0], (0, 2, 1))[:, None]
+    x = tf.expand_dims(tf.transpose(inputs[0], (0, 2, 1)), 1)
     weights, groups = array_of(node.inputs[1]), attribute(node, "group", 1)
     stride, dilation = attribute(node, "strides", [1])[0], attribute(node, "dilations", [1])[0]
     if groups == x.shape[-1] and groups > 1:
@@ -118,7 +135,7 @@ def _conv(node: ir.Node, inputs: Sequence[Any]) -> Any:
         y = tf.concat([_convolve(part, kernel, stride, dilation) for part, kernel in parts], -1)
     if len(inputs) > 2:
         y = y + inputs[2]
-    return tf.transpose(y[:, 0], (0, 2, 1))
+    return tf.transpose(tf.squeeze(y, 1), (0, 2, 1))
 
 
 def _convolve(x: Any, weights: Any, stride: int, dilation: int) -> Any:
@@ -129,8 +146,8 @@ def _convolve(x: Any, weights: Any, stride: int, dilation: int) -> Any:
 def _pool(node: ir.Node, inputs: Sequence[Any]) -> Any:
     function = tf.nn.avg_pool2d if node.op_type == "AveragePool" else tf.nn.max_pool2d
     span, stride = attribute(node, "kernel_shape", [1])[0], attribute(node, "strides", [1])[0]
-    y = function(tf.transpose(inputs[0], (0, 2, 1))[:, None], (1, span), (1, stride), "VALID")
-    return tf.transpose(y[:, 0], (0, 2, 1))
+    y = function(tf.expand_dims(tf.transpose(inputs[0], (0, 2, 1)), 1), (1, span), (1, stride), "VALID")
+    return tf.transpose(tf.squeeze(y, 1), (0, 2, 1))
 
 
 @_lowers("QuantizeLinear")

@@ -44,7 +44,6 @@ def _trace(model: Any) -> Any:
     graph = model.graph
     signature = [tf.TensorSpec(shape_of(value), tf.float32, name=value.name) for value in graph.inputs]
 
-    @tf.function(input_signature=signature, autograph=False)
     def step(*inputs: Any) -> dict[str, Any]:
         values: dict[Any, Any] = dict(zip(graph.inputs, inputs, strict=True))
         values.update({value: tf.constant(array_of(value)) for value in graph.initializers.values()})
@@ -53,7 +52,7 @@ def _trace(model: Any) -> Any:
             values.update(zip(node.outputs, lower(node, tensors), strict=True))
         return {value.name: values[value] for value in graph.outputs}
 
-    return step.get_concrete_function()
+    return tf.function(step, input_signature=signature, autograph=False).get_concrete_function()
 
 
 def _configure(converter: Any, scheme: str) -> None:

@@ -25,7 +25,7 @@ def _silu(graph: Builder, x: ir.Value) -> ir.Value:
 
 
 def _clip(low: float, high: float) -> Function:
-    return lambda graph, x: graph.op("Clip", x, graph.constant(np.float32(low)), graph.constant(np.float32(high)))
+    return lambda graph, x: graph.op("Clip", x, graph.constant(low), graph.constant(high))
 
 
 def _hard_silu(graph: Builder, x: ir.Value) -> ir.Value:
@@ -39,10 +39,10 @@ def _mish(graph: Builder, x: ir.Value) -> ir.Value:
 def _gelu(graph: Builder, x: ir.Value) -> ir.Value:
     """The tanh form, Keras' default (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2)."""
     cube = graph.op("Mul", graph.op("Mul", x, x), x)
-    inner = graph.op("Add", x, graph.op("Mul", cube, graph.constant(np.float32(0.044715))))
-    tanh = graph.op("Tanh", graph.op("Mul", inner, graph.constant(np.float32(np.sqrt(2 / np.pi)))))
-    half = graph.op("Mul", x, graph.constant(np.float32(0.5)))
-    return graph.op("Mul", half, graph.op("Add", tanh, graph.constant(np.float32(1.0))))
+    inner = graph.op("Add", x, graph.op("Mul", cube, graph.constant(0.044715)))
+    tanh = graph.op("Tanh", graph.op("Mul", inner, graph.constant(np.sqrt(2 / np.pi))))
+    half = graph.op("Mul", x, graph.constant(0.5))
+    return graph.op("Mul", half, graph.op("Add", tanh, graph.constant(1.0)))
 
 
 # Keras' name to its function of a value
@@ -110,7 +110,7 @@ def _relu(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
     value = graph.op("LeakyRelu", inputs[0], alpha=slope) if slope else graph.op("Relu", inputs[0])
     if layer.max_value is None:
         return value
-    return graph.op("Min", value, graph.constant(np.float32(layer.max_value)))
+    return graph.op("Min", value, graph.constant(layer.max_value))
 
 
 @emits("LeakyReLU")

@@ -40,7 +40,7 @@ def _average(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value
     total = inputs[0]
     for other in inputs[1:]:
         total = graph.op("Add", total, other)
-    return graph.op("Mul", total, graph.constant(np.float32(1 / len(inputs)), "share"))
+    return graph.op("Mul", total, graph.constant(1 / len(inputs), "share"))
 
 
 @emits("Concatenate")

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgernn.quantize.from_keras import Emitter, emits, refuse
-from edgernn.quantize.graph import array_of
+from edgernn.quantize.graph import array_of, plain_attributes
 
 __all__ = ["affine"]
 
@@ -83,9 +83,8 @@ def _fold(x: ir.Value, scale: NDArray[Any], offset: NDArray[Any], graph: Emitter
 def _scaled_conv(conv: ir.Node, scale: NDArray[Any], offset: NDArray[Any], graph: Emitter) -> ir.Value:
     weights = array_of(conv.inputs[1]) * scale[:, None, None]
     bias = array_of(conv.inputs[2]) * scale if len(conv.inputs) > 2 else 0.0
-    attributes = {key: list(a.value) if a.type == ir.AttributeType.INTS else a.value for key, a in conv.attributes.items()}
     constants = (graph.constant(weights, "kernel"), graph.constant(bias + offset, "bias"))
-    return graph.op("Conv", conv.inputs[0], *constants, **attributes)
+    return graph.ops("Conv", [conv.inputs[0], *constants], 1, plain_attributes(conv))[0]
 
 
 def _scaled_product(product: ir.Node, scale: NDArray[Any], bias: NDArray[Any], graph: Emitter) -> ir.Value:

@@ -56,15 +56,14 @@ def _recurrent(
     frames_first = graph.op("Transpose", inputs[0], perm=[1, 0, 2])
     every, _ = graph.ops(
         op_type,
-        frames_first,
-        graph.constant(_reorder(kernel, order).T[None], "W"),
-        graph.constant(_reorder(recurrent, order).T[None], "R"),
-        graph.constant(_bias(bias, order, recurrent.shape[1])[None], "B"),
-        outputs=2,
-        hidden_size=int(layer.units),
-        activations=list(names),
-        **extra_floats,
-        **extra,
+        [
+            frames_first,
+            graph.constant(_reorder(kernel, order).T[None], "W"),
+            graph.constant(_reorder(recurrent, order).T[None], "R"),
+            graph.constant(_bias(bias, order, recurrent.shape[1])[None], "B"),
+        ],
+        2,
+        {"hidden_size": int(layer.units), "activations": list(names), **extra_floats, **extra},
     )
     squeezed = graph.op("Squeeze", every, graph.constant([1], "direction"))
     sequence = graph.op("Transpose", squeezed, perm=[1, 0, 2])

@@ -60,8 +60,8 @@ def _running_mean(node: ir.Node, source: Stepped, step: StepBuilder) -> ir.Value
     step.scope = f"{step.scope}/{STATISTICS}"
     mean, count = step.state("mean", shape, hold), step.state("count", (1,), hold)
     newest = step.op("ReduceMean", source.value, axes=[axis], keepdims=0)
-    raised = step.op("Add", count.input, step.constant(np.float32(1.0), "one"))
-    count.output = step.op("Min", raised, step.constant(np.float32(COUNT_LIMIT), "limit"))
+    raised = step.op("Add", count.input, step.constant(1.0, "one"))
+    count.output = step.op("Min", raised, step.constant(COUNT_LIMIT, "limit"))
     change = step.op("Div", step.op("Sub", newest, mean.input), count.output)
     mean.output = step.op("Add", mean.input, change)
     return mean.output

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from edgernn.quantize.graph import array_of, attribute
-from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, step_shape
+from edgernn.quantize.graph import array_of, attribute, plain_attributes
+from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, step_shape, values_of
 
 __all__: list[str] = []
 
@@ -30,15 +30,14 @@ def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
     assert timing is not None
     hidden = int(attribute(node, "hidden_size", 0))
     places = INITIAL_STATES[node.op_type]
-    values = [None if item is None else item.value for item in inputs] + [None] * (places[-1] + 1 - len(inputs))
+    values = values_of(inputs) + [None] * (places[-1] + 1 - len(inputs))
     values[0] = source.value
     states = []
     for name, place in zip(STATE_NAMES, places, strict=False):
         hold = timing.delay // timing.frames
         states.append(step.state(name, (1, 1, hidden), hold, _initial(node, place)))
         values[place] = states[-1].input
-    attributes = {key: item.value for key, item in node.attributes.items()}
-    outputs = step.ops(node.op_type, *values, outputs=1 + len(states), **attributes)
+    outputs = step.ops(node.op_type, values, 1 + len(states), plain_attributes(node))
     for state, value in zip(states, outputs[1:], strict=True):
         state.output = value
     final = replace(timing, axis=None)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgernn.quantize.graph import array_of, attribute
-from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule
+from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, values_of
 from edgernn.quantize.timing import Timing
 
 __all__: list[str] = []
@@ -32,7 +32,7 @@ def _axes(node: ir.Node, rank: int) -> list[int]:
 
 def _copy(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder, axis: int | None) -> list[Stepped]:
     timing = _first(inputs)[1].on_axis(axis)
-    return [Stepped(value, timing) for value in step.copy(node, [item and item.value for item in inputs])]
+    return [Stepped(value, timing) for value in step.copy(node, values_of(inputs))]
 
 
 @rule("Transpose", kind=Kind.POINTWISE)
@@ -87,5 +87,5 @@ def cut(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> S
         return _copy(node, inputs, step, timing.axis)
     start, stop = int(starts[axes.index(timing.axis)]), int(stops[axes.index(timing.axis)])
     if len(axes) > 1 or start < 0 or stop < np.iinfo(np.int32).max:
-        raise refusal(node, f"it keeps the frames [{start}:{stop}]", "only the first frames can be dropped from a stream")
+        raise refusal(node, f"it keeps frames [{start}:{stop}]", "only the first frames can be dropped from a stream")
     return [Stepped(value, replace(timing, delay=timing.delay + start, lag=timing.lag + start))]

@@ -1,0 +1,115 @@
+"""edgernn convert: fills the options of a conversion, and prints what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgernn.artifact import Artifact
+from edgernn.errors import UsageError
+from edgernn.quantize.schemes import SCHEMES, Scheme, Tolerance, scheme_named
+from edgernn.text import table
+
+__all__ = ["main"]
+
+LEAST_PARITY_STEPS = 500
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """Run `edgernn convert`; return the exit status."""
+    options = _parser(prog).parse_args(arguments)
+    scheme = scheme_named(options.quantize)
+    tolerance = _tolerance(options.tolerance, scheme)
+    if options.steps < LEAST_PARITY_STEPS:
+        raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from edgernn.quantize.convert import Options, convert
+    from edgernn.quantize.source import load_source
+
+    wanted = Options(
+        formats=tuple(dict.fromkeys(options.to.split(","))),
+        scheme=scheme,
+        tolerance=tolerance,
+        calibration=options.calibrate,
+        parity_steps=options.steps,
+        seed=options.seed,
+        name=options.name,
+    )
+    source = load_source(options.model)
+    artifact = convert(source, options.output, wanted, _say if not options.quiet else lambda line: None)
+    print(_report(artifact))
+    return 0
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog,
+        description="Turn a trained Keras model into a streaming artifact, and prove that it is the same model.",
+        epilog="quantization: " + "; ".join(f"{s.name}: {s.about}" for s in SCHEMES.values()) + ".",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a .keras file, or the folder of a training run")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="ARTIFACT", help="folder to write")
+    parser.add_argument("--to", default="tflite,onnx", metavar="FORMATS", help="tflite, onnx or both (default: both)")
+    parser.add_argument("--quantize", default="dynamic-int8", metavar="SCHEME", help=f"{', '.join(SCHEMES)} "
+                        "(default: dynamic-int8)")
+    parser.add_argument("--calibrate", type=Path, metavar="DATA", help="examples of the input: .npz or .npy frames, a "
+                        "recording or a folder of them (default: the run's own, else generated noise)")
+    parser.add_argument("--tolerance", metavar="E[,snr=DB]", help="largest error allowed, as a share of the output's "
+                        "standard deviation where that is above one; least SNR (default: by scheme)")
+    parser.add_argument("--steps", type=int, default=512, metavar="N", help="steps to compare over (default: 512)")
+    parser.add_argument("--seed", type=int, default=0, help="of the generated input (default: 0)")
+    parser.add_argument("--name", help="what the artifact is called (default: the model's name)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
+    return parser
+
+
+def _tolerance(text: str | None, scheme: Scheme) -> Tolerance:
+    """Read `0.01`, `snr=20` or `0.01,snr=20`.
+
+    >>> _tolerance("0.5,snr=12", SCHEMES["int8"])
+    Tolerance(max_error=0.5, min_snr_db=12.0)
+    """
+    tolerance = scheme.tolerance
+    for part in text.split(",") if text else ():
+        name, _, value = part.rpartition("=")
+        field = {"": "max_error", "max": "max_error", "snr": "min_snr_db"}.get(name)
+        try:
+            if field is None:
+                raise ValueError(name)
+            tolerance = replace(tolerance, **{field: float(value)})
+        except ValueError:
+            raise UsageError(f"--tolerance {text}: expected a number, snr=DB, or both, as in 0.01,snr=20") from None
+    return tolerance
+
+
+def _say(line: str) -> None:
+    print(f"  {line} …", file=sys.stderr, flush=True)
+
+
+def _report(artifact: Artifact) -> str:
+    """Return the parity table of a fresh artifact."""
+    rows, header = [], ["file", "output", "max error", "mean error", "SNR dB", "arg-max", "KB", "µs/step"]
+    accuracies = [report.get("accuracy") for report in artifact.parity.values()]
+    if any(accuracies):
+        header += ["source acc.", "artifact acc."]
+    for kind, report in artifact.parity.items():
+        score = report.get("accuracy")
+        tail = [f"{score['source']:.2%}", f"{score['artifact']:.2%}"] if score else []
+        rows += [
+            [
+                artifact.programs["step"][kind].path.name, item["name"], f"{item['max_abs']:.2e}",
+                f"{item['mean_abs']:.2e}", f"{item['snr_db']:.1f}", f"{item['argmax_agreement']:.1%}",
+                f"{report['bytes'] / 1024:.0f}", f"{report['us_per_step']:.1f}", *tail,
+            ]
+            for item in report["outputs"]
+        ]  # fmt: skip
+    first = next(iter(artifact.parity.values()))
+    scheme = artifact.conversion["scheme"]
+    return (
+        f"{artifact.path}: {scheme}, proven against its source over {first['steps']} steps of {first['input']}\n\n"
+        + table(header, rows)
+    )

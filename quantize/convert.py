@@ -1,0 +1,193 @@
+"""The whole way from a trained model to an artifact, as a visible list of stages."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgernn import __version__
+from edgernn.artifact import Artifact, write_artifact
+from edgernn.errors import UsageError
+from edgernn.quantize.calibrate import Ranges, observe
+from edgernn.quantize.cells import decompose_cells
+from edgernn.quantize.from_keras import from_keras
+from edgernn.quantize.integers import quantize_values
+from edgernn.quantize.oracle import Oracle
+from edgernn.quantize.parity import accuracy, check, expected_outputs, measure
+from edgernn.quantize.ranges import choose, everything
+from edgernn.quantize.schemes import Scheme, Tolerance
+from edgernn.quantize.simplify import simplify
+from edgernn.quantize.source import Source, Streams, read_streams
+from edgernn.quantize.stepping import invoker, microseconds
+from edgernn.quantize.streaming import StepGraph, stream
+from edgernn.quantize.to_onnx import to_onnx
+from edgernn.quantize.to_tflite import to_tflite
+from edgernn.spec import StreamSpec
+
+__all__ = ["FORMATS", "Options", "convert"]
+
+FORMATS = ("tflite", "onnx")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a conversion is asked for."""
+
+    formats: tuple[str, ...]
+    scheme: Scheme
+    tolerance: Tolerance
+    calibration: Path | None = None
+    parity_steps: int = 512
+    """Steps that the artifact is compared with its source over; at least 500."""
+    seed: int = 0
+    """Of the generated input, where there is no example data."""
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class _Built:
+    """One file, not written yet."""
+
+    kind: str
+    content: bytes
+    spec: StreamSpec
+
+    @property
+    def file(self) -> str:
+        return f"step.{self.kind}"
+
+
+def convert(source: Source, output: Path, options: Options, say: Say = lambda line: None) -> Artifact:
+    """Convert, prove, and write the artifact; `say` hears of each stage.
+
+    Raises `UnsupportedLayerError` for a layer without a streaming form, `ConversionError` for what a back end refuses,
+    `ToleranceError` for a result that is not the source any more. Nothing is written unless all of it succeeds.
+    """
+    unknown = [kind for kind in options.formats if kind not in FORMATS]
+    if unknown or not options.formats:
+        raise UsageError(f"there is no format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
+    say("reading the layers")
+    sequence = from_keras(source.model)
+    step = stream(sequence)
+    kept = replace(step, model=simplify(step.model))
+    taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
+    say(f"step graph: {step.frames_per_step} frames a step, {len(step.states)} states")
+    streams, origin = _example_streams(source, step, options)
+    long = _one_stream(streams, options.parity_steps * step.frames_per_step)
+    say(f"asking the source for {options.parity_steps} steps of {origin}")
+    oracle = Oracle(source.model)
+    expected = expected_outputs(oracle, step, long)
+    ranges = None
+    if options.scheme.calibrated:
+        say("stepping through the examples to find the range of every value")
+        ranges = observe(taken_apart, streams)
+    built, reports = [], {}
+    for kind in options.formats:
+        say(f"writing {kind}, {options.scheme.name}")
+        item = _build(kind, kept, taken_apart, options.scheme, ranges)
+        say(f"stepping {item.file} and comparing")
+        invoke = invoker(item.content, kind)
+        distances = measure(expected, invoke, item.spec, long)
+        check(distances, options.tolerance, f"{item.file} ({options.scheme.name})")
+        reports[kind] = {
+            "outputs": [asdict(distance) for distance in distances],
+            "steps": options.parity_steps,
+            "input": origin,
+            "bytes": len(item.content),
+            "us_per_step": round(microseconds(item.content, kind, item.spec), 2),
+            "tolerance": asdict(options.tolerance),
+            **({"accuracy": accuracy(oracle, invoke, item.spec, source.dev)} if source.dev else {}),
+        }
+        built.append(item)
+    return write_artifact(
+        output, _manifest(source, options, built, reports), {item.file: item.content for item in built}
+    )
+
+
+def _build(
+    kind: str, kept: StepGraph, taken_apart: StepGraph, scheme: Scheme, ranges: Ranges | None
+) -> _Built:
+    spec = kept.spec()
+    if kind == "onnx":
+        return _Built(kind, *to_onnx(kept, taken_apart, spec, scheme, ranges))
+    if ranges is not None:
+        taken_apart = quantize_values(taken_apart, choose(taken_apart, ranges, everything(taken_apart)))
+    return _Built(kind, *to_tflite(taken_apart, spec, scheme))
+
+
+def _example_streams(source: Source, step: StepGraph, options: Options) -> tuple[Streams, str]:
+    """Return streams that are like the model's input, and where they are from."""
+    widths = [item.shape[2] for item in step.spec().inputs]
+    path = options.calibration or source.calibration
+    if path is not None:
+        return read_streams(path, widths, source.facts.get("front_end")), path.name
+    random = np.random.default_rng(options.seed)
+    frames = options.parity_steps * step.frames_per_step
+    return [tuple(_noise(random, frames, width) for width in widths) for _ in range(4)], "generated noise"
+
+
+def _noise(random: np.random.Generator, frames: int, width: int) -> NDArray[np.float32]:
+    """Half slow, half fast, of unit variance: like features that change over some ten frames."""
+    fast = random.standard_normal((frames, width))
+    slow = np.empty_like(fast)
+    slow[0] = fast[0]
+    for index in range(1, frames):
+        slow[index] = 0.9 * slow[index - 1] + np.sqrt(1 - 0.9**2) * fast[index]
+    mixed = (slow + random.standard_normal((frames, width))) / np.sqrt(2)
+    result: NDArray[np.float32] = mixed.astype(np.float32)
+    return result
+
+
+def _one_stream(streams: Streams, frames: int) -> tuple[NDArray[np.float32], ...]:
+    """Join streams end to end, again and again if need be, into one of `frames` frames."""
+    joined = [np.concatenate(arrays) for arrays in zip(*streams, strict=True)]
+    return tuple(np.concatenate([array] * (-(-frames // len(array))))[:frames] for array in joined)
+
+
+def _manifest(source: Source, options: Options, built: Sequence[_Built], reports: dict[str, Any]) -> dict[str, Any]:
+    facts = source.facts
+    names = ("keras", "onnx", "onnxruntime", "onnx-ir", "ai-edge-litert", "tensorflow")
+    return {
+        "name": options.name or source.name,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "programs": {
+            "step": {
+                item.kind: {"file": item.file, "scheme": options.scheme.name, "stream": item.spec.to_dict()}
+                for item in built
+            }
+        },
+        "labels": facts.get("labels"),
+        "frame_rate_hz": facts.get("frame_rate_hz"),
+        "front_end": facts.get("front_end"),
+        "decoder": facts.get("decoder"),
+        "training": {
+            key: facts[key] for key in ("task", "parameters", "accuracy", "data", "seconds", "versions") if key in facts
+        },
+        "conversion": {
+            "source": source.path.name,
+            "source_sha256": source.sha256,
+            "scheme": options.scheme.name,
+            "operators": {item.kind: _operators(item) for item in built},
+            "versions": {"edgernn": __version__, **{name: version(name) for name in names}},
+        },
+        "parity": reports,
+    }
+
+
+def _operators(item: _Built) -> dict[str, int]:
+    if item.kind == "onnx":
+        return dict(Counter(node.op_type for node in onnx.load_from_string(item.content).graph.node))
+    from ai_edge_litert.interpreter import Interpreter
+
+    names = [operator["op_name"] for operator in Interpreter(model_content=item.content)._get_ops_details()]
+    return dict(Counter(name for name in names if name != "DELEGATE"))

@@ -1,0 +1,60 @@
+"""The source model as the truth: Keras itself, on whole sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgernn.errors import ConversionError
+
+__all__ = ["Oracle"]
+
+
+class Oracle:
+    """Runs a Keras model on whole sequences of any length, each from a fresh state."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = _free(model)
+
+    def __call__(self, frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Return every output for one stream.
+
+        `frames` has an array for each input, shape `(frames, features)`. Outputs have the shape `(frames, features)`
+        or, where the model gives one value for the sequence, `(features,)`.
+        """
+        return [output[0] for output in self.batch([array[None] for array in frames])]
+
+    def batch(self, frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Return every output for several streams of one length, `(streams, frames, features)` for each input."""
+        outputs = self.model.predict_on_batch(list(frames) if len(frames) > 1 else frames[0])
+        return [np.asarray(output) for output in (outputs if isinstance(outputs, list | tuple) else [outputs])]
+
+
+def _free(model: Any) -> Any:
+    """Return the model for any batch and length, and without a memory between calls."""
+    fixed = any(tensor.shape[0] is not None or tensor.shape[1] is not None for tensor in model.inputs)
+    if not fixed and not any(getattr(layer, "stateful", False) for layer in model._flatten_layers()):
+        return model
+    import keras
+
+    def stateless(layer: Any) -> Any:
+        config = layer.get_config()
+        if "stateful" in config:
+            config["stateful"] = False
+        return type(layer).from_config(config)
+
+    inputs = [keras.Input((None, item.shape[2]), name=item._keras_history.operation.name) for item in model.inputs]
+    try:
+        free = keras.models.clone_model(
+            model, input_tensors=inputs if len(inputs) > 1 else inputs[0], clone_function=stateless
+        )
+        free.set_weights(model.get_weights())
+    except Exception as error:  # whatever a layer says of a length that it does not know
+        raise ConversionError(
+            f"'{model.name}' has a fixed batch or length and cannot be rebuilt for any: "
+            f"{' '.join(str(error).split())[:200]}; save it with keras.Input((None, features))"
+        ) from error
+    return free

@@ -1,0 +1,161 @@
+"""Proof: the source model over whole sequences against the artifact, stepped from reset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgernn.errors import ToleranceError
+from edgernn.quantize.oracle import Oracle
+from edgernn.quantize.schemes import Tolerance
+from edgernn.quantize.stepping import Invoke, steps
+from edgernn.quantize.streaming import StepGraph
+from edgernn.spec import StreamSpec
+
+__all__ = ["Distance", "accuracy", "check", "expected_outputs", "measure"]
+
+PREFIXES = 24  # for a model that gives one value for the sequence: how many lengths the source is asked for
+NOTHING_DB = 200.0  # written where the error is exactly zero
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far one output of an artifact is from the source."""
+
+    name: str
+    max_abs: float
+    mean_abs: float
+    snr_db: float
+    argmax_agreement: float
+    """Share of the frames in which the largest element is the same one, 0 to 1."""
+    scale: float
+    """Standard deviation of the source's output, at least 1: what `Tolerance.max_error` is a share of."""
+    compared: int
+    """Frames (or lengths of the sequence) that were compared."""
+    worst_step: int
+
+    def misses(self, tolerance: Tolerance) -> str | None:
+        """Return in words what is beyond the tolerance, None where nothing is."""
+        error = self.max_abs / self.scale
+        if not np.isfinite(error) or error > tolerance.max_error:
+            return f"error {error:.3g} of its standard deviation (allowed: {tolerance.max_error:g})"
+        if self.snr_db < tolerance.min_snr_db:
+            return f"SNR {self.snr_db:.1f} dB (at least {tolerance.min_snr_db:g} dB are asked for)"
+        return None
+
+
+Expected = list[tuple[NDArray[np.int64], NDArray[np.float32]]]
+"""For each output: the steps that are compared, and what the source gives there, `(compared, frames, features)`."""
+
+
+def expected_outputs(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[np.float32]]) -> Expected:
+    """Ask the source for every output: over the whole stream or, for one without a time axis, over its beginnings."""
+    chunk = step.frames_per_step
+    total = len(stream[0]) // chunk
+    whole = oracle([array[: total * chunk] for array in stream])
+    result: Expected = []
+    beginnings: dict[int, list[NDArray[np.float32]]] = {}
+    for index, timing in enumerate(step.timings):
+        if timing.axis is not None:
+            result.append(_frames(whole[index], timing.delay, timing.frames, total))
+            continue
+        first = timing.warmup_steps + -(-timing.extra_input_frames // chunk)
+        chosen = np.unique(np.linspace(first, total - 1, PREFIXES).astype(np.int64))
+        values = []
+        for number in chosen:
+            length = int(number + 1) * chunk - timing.extra_input_frames
+            if length not in beginnings:
+                beginnings[length] = oracle([array[:length] for array in stream])
+            values.append(beginnings[length][index][None])
+        result.append((chosen, np.stack(values)))
+    return result
+
+
+def _frames(
+    whole: NDArray[np.float32], delay: int, frames: int, total: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    first = -(-delay // frames)
+    numbers = np.arange(first, total)
+    begin = numbers * frames - delay
+    return numbers, np.stack([whole[start : start + frames] for start in begin])
+
+
+def measure(
+    expected: Expected, invoke: Invoke, spec: StreamSpec, stream: Sequence[NDArray[np.float32]]
+) -> list[Distance]:
+    """Step the artifact through the stream from reset and return the distance of each output."""
+    taken = list(steps(invoke, spec, stream))
+    return [
+        _distance(item.name, truth, np.stack([_by_frame(taken[number][item.name]) for number in numbers]), numbers)
+        for item, (numbers, truth) in zip(spec.outputs, expected, strict=True)
+    ]
+
+
+def _by_frame(output: NDArray[np.float32]) -> NDArray[np.float32]:
+    return output.reshape(-1, output.shape[-1])
+
+
+def _distance(
+    name: str, truth: NDArray[np.float32], found: NDArray[np.float32], numbers: NDArray[np.int64]
+) -> Distance:
+    error = np.abs(found.astype(np.float64) - truth)
+    noise, signal = float(np.mean(error**2)), float(np.mean(truth.astype(np.float64) ** 2))
+    snr = 10 * np.log10(signal / noise) if noise > 0 and signal > 0 else NOTHING_DB if noise == 0 else -NOTHING_DB
+    return Distance(
+        name=name,
+        max_abs=float(error.max()),
+        mean_abs=float(error.mean()),
+        snr_db=float(min(snr, NOTHING_DB)) if np.isfinite(snr) else -NOTHING_DB,
+        argmax_agreement=float(np.mean(found.argmax(-1) == truth.argmax(-1))),
+        scale=max(1.0, float(truth.std())),
+        compared=int(truth.shape[0] * truth.shape[1]),
+        worst_step=int(numbers[int(error.reshape(len(error), -1).max(-1).argmax())]),
+    )
+
+
+def check(distances: Sequence[Distance], tolerance: Tolerance, where: str) -> None:
+    """Raise `ToleranceError` naming each output that is too far from the source, and the step where it is worst."""
+    reasons = [
+        f"output {item.name}: {reason}, worst at step {item.worst_step}"
+        for item in distances
+        for reason in [item.misses(tolerance)]
+        if reason
+    ]
+    if reasons:
+        raise ToleranceError(
+            f"{where} differs too much from the source model: {'; '.join(reasons)}; try another --quantize, "
+            "--calibrate with data that is like the real one, or allow it with --tolerance"
+        )
+
+
+def accuracy(
+    oracle: Oracle, invoke: Invoke, spec: StreamSpec, dev: tuple[NDArray[np.float32], NDArray[np.int64]]
+) -> dict[str, float]:
+    """Return the share of clips whose last output has its largest element at the right class: source, artifact."""
+    clips, classes = dev
+    clips = clips[:, : clips.shape[1] // spec.frames_per_step * spec.frames_per_step]
+    source = np.concatenate([oracle.batch([part])[0] for part in _parts(clips)])
+    found = [_last(steps(invoke, spec, [clip]))[spec.outputs[0].name] for clip in clips]
+    return {
+        "source": float(np.mean(_last_frame(source).argmax(-1) == classes)),
+        "artifact": float(np.mean([_by_frame(output)[-1].argmax() for output in found] == classes)),
+        "clips": len(classes),
+    }
+
+
+def _parts(clips: NDArray[np.float32], size: int = 256) -> Iterator[NDArray[np.float32]]:
+    return (clips[start : start + size] for start in range(0, len(clips), size))
+
+
+def _last_frame(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    return outputs[:, -1] if outputs.ndim == 3 else outputs
+
+
+def _last(items: Iterator[dict[str, NDArray[np.float32]]]) -> dict[str, NDArray[np.float32]]:
+    last: dict[str, NDArray[np.float32]] = {}
+    for item in items:
+        last = item
+    return last

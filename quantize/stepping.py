@@ -1,0 +1,108 @@
+"""Stepping a model file plainly, with dictionaries and copies: the converter's own check of what it wrote.
+
+A device uses `edgernn.devices`; this has nothing in common with it, so that each can be tested against the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgernn.spec import StreamSpec, TensorSpec
+
+__all__ = ["Invoke", "invoke_onnx", "invoke_tflite", "invoker", "microseconds", "steps"]
+
+Arrays = dict[str, NDArray[Any]]
+Invoke = Callable[[Arrays], Arrays]
+"""Runs a model file once: arrays by input name to arrays by output name."""
+
+
+def invoker(content: bytes, kind: str) -> Invoke:
+    """Return a function that runs a file of format `kind` once."""
+    return invoke_tflite(content) if kind == "tflite" else invoke_onnx(content)
+
+
+def invoke_tflite(content: bytes) -> Invoke:
+    """Return a function that runs a TFLite file with LiteRT, on one thread."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    run = interpreter.get_signature_runner()
+    return lambda inputs: run(**inputs)
+
+
+def invoke_onnx(content: bytes) -> Invoke:
+    """Return a function that runs an ONNX file with ONNX Runtime, on one thread."""
+    session = _session(content)
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def steps(invoke: Invoke, spec: StreamSpec, frames: Sequence[NDArray[np.float32]]) -> Iterator[Arrays]:
+    """Step from reset through one stream.
+
+    `frames` has an array for each input, shape `(frames, features)`; what does not fill a step at the end is left.
+    Yields, for each step, the real (dequantized) outputs by name.
+    """
+    state = {item.input: item.initial_array() for item in spec.states}
+    initial = dict(state)
+    size = spec.frames_per_step
+    for number in range(len(frames[0]) // size):
+        chunk = slice(number * size, (number + 1) * size)
+        fed = {item.name: _encode(item, array[None, chunk]) for item, array in zip(spec.inputs, frames, strict=True)}
+        result = invoke({**fed, **state})
+        for item in spec.states:
+            state[item.input] = initial[item.input] if number < item.hold_steps else result[item.output]
+        yield {item.name: _decode(item, result[item.name]) for item in spec.outputs}
+
+
+def microseconds(content: bytes, kind: str, spec: StreamSpec, rounds: int = 500) -> float:
+    """Return the median time of one bare run, inputs in place, microseconds: to compare files with each other."""
+    run = _bare_tflite(content) if kind == "tflite" else _bare_onnx(content, spec)
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times) * 1e6)
+
+
+def _bare_tflite(content: bytes) -> Callable[[], Any]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    return interpreter.invoke  # type: ignore[no-any-return]
+
+
+def _bare_onnx(content: bytes, spec: StreamSpec) -> Callable[[], Any]:
+    session = _session(content)
+    binding = session.io_binding()
+    for item in spec.inputs:
+        binding.bind_cpu_input(item.name, np.zeros(item.shape, item.dtype))
+    for state in spec.states:
+        binding.bind_cpu_input(state.input, state.initial_array())
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    return lambda: session.run_with_iobinding(binding)
+
+
+def _session(content: bytes) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _encode(item: TensorSpec, real: NDArray[np.float32]) -> NDArray[Any]:
+    return item.quant.quantize(real, item.dtype) if item.quant else real.astype(item.dtype)
+
+
+def _decode(item: TensorSpec, array: NDArray[Any]) -> NDArray[np.float32]:
+    return item.quant.dequantize(array) if item.quant else array.astype(np.float32)

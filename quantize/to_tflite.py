@@ -1,0 +1,98 @@
+"""The step graph to a TFLite file, in a child process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from edgernn.errors import ConversionError
+from edgernn.quantize.schemes import Scheme
+from edgernn.quantize.streaming import StepGraph
+from edgernn.spec import QuantParams, StreamSpec
+
+__all__ = ["to_tflite"]
+
+PATIENCE_S = 600
+
+
+def to_tflite(step: StepGraph, spec: StreamSpec, scheme: Scheme) -> tuple[bytes, StreamSpec]:
+    """Return the file's bytes and the spec with the dtypes and scales that its tensors really have.
+
+    `step` has its recurrent cells taken apart, and for int8 its quantization written in. Raises `ConversionError`
+    whatever the converter does: fail, crash, hang, or give a state two different scales.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgernn-") as folder:
+        source, target = Path(folder, "step.onnx"), Path(folder, "step.tflite")
+        ir.save(step.model, source)
+        _run_child([str(source), str(target), scheme.name])
+        content = target.read_bytes()
+    return content, _with_tensors(spec, content)
+
+
+def _run_child(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "edgernn.quantize.tflite_child", *arguments]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise ConversionError(
+            f"the TensorFlow Lite converter did not end within {PATIENCE_S} s and was stopped; try --to onnx"
+        ) from None
+    if result.returncode < 0:
+        raise ConversionError(
+            f"the TensorFlow Lite converter crashed (signal {-result.returncode}) on this model; try another "
+            "--quantize, or --to onnx"
+        )
+    if result.returncode != 0:
+        reason = _last_line(result.stderr)
+        raise ConversionError(f"the TensorFlow Lite converter refused this model: {reason}")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "error:" in line or "Error" in line]
+    return (errors or lines or ["it gave no reason"])[-1][:400]
+
+
+def _with_tensors(spec: StreamSpec, content: bytes) -> StreamSpec:
+    """Read dtypes and scales back from the file, and check that each state has one."""
+    inputs, outputs = _signature(content)
+    states = []
+    for state in spec.states:
+        entering, leaving = inputs[state.input], outputs[state.output]
+        if entering != leaving:
+            raise ConversionError(
+                f"the converter gave the state {state.name} two formats: {entering} going in, {leaving} coming out"
+            )
+        states.append(replace(state, dtype=entering[0], quant=entering[1]))
+    return replace(
+        spec,
+        inputs=tuple(replace(t, dtype=inputs[t.name][0], quant=inputs[t.name][1]) for t in spec.inputs),
+        outputs=tuple(replace(t, dtype=outputs[t.name][0], quant=outputs[t.name][1]) for t in spec.outputs),
+        states=tuple(states),
+    )
+
+
+Format = tuple[str, QuantParams | None]
+
+
+def _signature(content: bytes) -> tuple[dict[str, Format], dict[str, Format]]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(model_content=content).get_signature_runner()
+    return _formats(runner.get_input_details()), _formats(runner.get_output_details())
+
+
+def _formats(details: Mapping[str, Any]) -> dict[str, Format]:
+    formats: dict[str, Format] = {}
+    for name, item in details.items():
+        scale, zero = item["quantization"]
+        quant = QuantParams(float(scale), int(zero)) if scale else None
+        formats[name] = (item["dtype"].__name__, quant)
+    return formats
