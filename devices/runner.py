@@ -1,0 +1,76 @@
+"""Opening the step of an artifact: which runtime, and is it there?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from edgernn.artifact import Artifact, ModelFile
+from edgernn.devices.run_litert import open_litert, open_tflite_runtime
+from edgernn.devices.run_onnx import open_onnxruntime
+from edgernn.errors import MissingDependencyError, UsageError
+from edgernn.stream import Runner
+
+__all__ = ["RUNTIMES", "Runtime", "open_model", "open_runner", "runtime_for"]
+
+
+class Runtime(NamedTuple):
+    """What EdgeRNN must know of a runtime before importing it."""
+
+    format: str
+    module: str
+    package: str
+    extra: str
+    open: Callable[[ModelFile, int], Runner]
+
+
+RUNTIMES = {
+    "litert": Runtime("tflite", "ai_edge_litert", "ai-edge-litert", "litert", open_litert),
+    "tflite-runtime": Runtime("tflite", "tflite_runtime", "tflite-runtime", "tflite", open_tflite_runtime),
+    "onnxruntime": Runtime("onnx", "onnxruntime", "onnxruntime", "onnx", open_onnxruntime),
+}
+"""In the order of preference: a TFLite step costs a third of an ONNX Runtime one."""
+
+
+def open_runner(artifact: Artifact, runtime: str | None = None, threads: int = 1) -> Runner:
+    """Open the program "step" of an artifact in `runtime`, or else in the first that is installed and fits.
+
+    Raises `MissingDependencyError` or `UsageError` when there is none, `ArtifactError` when the model file is not
+    what the manifest says.
+    """
+    formats = artifact.programs.get("step", {})
+    return open_model(artifact.model(RUNTIMES[runtime_for(runtime, formats)].format), runtime, threads)
+
+
+def open_model(model: ModelFile, runtime: str | None = None, threads: int = 1) -> Runner:
+    """Open one model file; see `open_runner`."""
+    if threads < 1:
+        raise UsageError(f"the number of threads must be at least 1, not {threads}")
+    chosen = RUNTIMES[runtime_for(runtime, (model.format,))]
+    if chosen.format != model.format:
+        raise UsageError(f"{runtime} runs {chosen.format} files, and {model.path} is {model.format}")
+    return chosen.open(model, threads)
+
+
+def runtime_for(wanted: str | None, formats: Collection[str]) -> str:
+    """Return the name of the runtime to use for a model in any of `formats`."""
+    if wanted is not None:
+        if wanted not in RUNTIMES:
+            raise UsageError(f"there is no runtime '{wanted}'; the runtimes are: {', '.join(RUNTIMES)}")
+        _need(wanted)
+        return wanted
+    fitting = [name for name, runtime in RUNTIMES.items() if runtime.format in formats]
+    for name in fitting:
+        if find_spec(RUNTIMES[name].module):
+            return name
+    extras = " or ".join(f"'edgernn[{RUNTIMES[name].extra}]'" for name in fitting)
+    raise UsageError(
+        f"no runtime for {' or '.join(formats)} is installed ({', '.join(fitting)}): pip install {extras}"
+    )
+
+
+def _need(name: str) -> None:
+    runtime = RUNTIMES[name]
+    if not find_spec(runtime.module):
+        raise MissingDependencyError(f"--runtime {name}", runtime.package, runtime.extra)

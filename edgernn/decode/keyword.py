@@ -1,0 +1,164 @@
+"""Keyword spotting: scores of words, step by step, to words that were said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgernn.errors import ArtifactError, ShapeError, UsageError
+from edgernn.events import Keyword
+
+__all__ = ["KeywordDecoder", "KeywordSpec"]
+
+DEFAULT_THRESHOLD = 0.6
+LOOK_BACK_S = 2.0  # how far back the beginning of a word is looked for
+
+
+@dataclass(frozen=True)
+class KeywordSpec:
+    """How scores become words; raises `UsageError` where the values make no sense.
+
+    >>> KeywordSpec(threshold={"left": 0.8}).threshold_of("left")
+    0.8
+    """
+
+    activation: str = "softmax"
+    """"softmax" where the model gives logits, "none" where it gives posteriors."""
+    smoothing_ms: float = 100.0
+    """Posteriors are averaged over this time; below one step, they are not averaged."""
+    threshold: float | Mapping[str, float] = DEFAULT_THRESHOLD
+    """Averaged posterior at which a word counts as said; one for all, or one a word (0.6 if not named)."""
+    refractory_ms: float = 800.0
+    """Time after a word in which the same word is not reported again."""
+    ignore: tuple[str, ...] = ("unknown", "silence")
+    """Labels that are never reported."""
+
+    def __post_init__(self) -> None:
+        if self.activation not in ("softmax", "none"):
+            raise UsageError(f"the decoder's activation must be 'softmax' or 'none', not {self.activation!r}")
+        for name in ("smoothing_ms", "refractory_ms"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"the decoder's {name} must be zero or more, not {getattr(self, name)}")
+        named = self.threshold if isinstance(self.threshold, Mapping) else {"every word": self.threshold}
+        for word, value in named.items():
+            if not 0 < value <= 1:
+                raise UsageError(f"the threshold of {word} must be above 0 and at most 1, not {value}")
+
+    def threshold_of(self, word: str) -> float:
+        """Return the threshold of one word."""
+        if isinstance(self.threshold, Mapping):
+            return self.threshold.get(word, DEFAULT_THRESHOLD)
+        return self.threshold
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, as they stand in a manifest."""
+        return {"kind": "keyword", **asdict(self), "ignore": list(self.ignore)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> KeywordSpec:
+        """Read what `to_dict` wrote, defaults for missing keys; raise `ArtifactError` if it does not fit."""
+        given = dict(values)
+        if given.pop("kind", None) != "keyword":
+            raise ArtifactError('the decoder in the manifest is not of the "kind" "keyword", the only one known')
+        unknown = sorted(set(given) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ArtifactError(f"the decoder in the manifest has unknown keys: {', '.join(unknown)}")
+        try:
+            return cls(**{**given, "ignore": tuple(given.get("ignore", cls.ignore))})
+        except (TypeError, ValueError, UsageError) as error:
+            raise ArtifactError(f"the decoder in the manifest is malformed: {error}") from error
+
+
+class KeywordDecoder:
+    """Finds words in a stream of scores, in about 5 µs a step. Not for several threads at once.
+
+    A word is reported at the first step where its posterior, averaged over `smoothing_ms`, reaches its threshold;
+    and again only once its average has been below the threshold, and `refractory_ms` have passed. Nothing is known
+    before the stream, so the average counts that as zeros.
+    """
+
+    def __init__(self, spec: KeywordSpec, labels: Sequence[str], step_seconds: float) -> None:
+        named = spec.threshold if isinstance(spec.threshold, Mapping) else {}
+        strangers = sorted(set(named) - set(labels))
+        if strangers:
+            raise UsageError(f"a threshold is set for {', '.join(strangers)}, and the labels are: {', '.join(labels)}")
+        if not step_seconds > 0:
+            raise UsageError(f"a step must last more than zero seconds, not {step_seconds}")
+        self.spec = spec
+        self.labels = tuple(labels)
+        self.step_seconds = step_seconds
+        self._refractory = spec.refractory_ms / 1000 / step_seconds
+        reported = [np.inf if label in spec.ignore else spec.threshold_of(label) for label in labels]
+        self._thresholds = np.array(reported)
+        length = max(1, round(spec.smoothing_ms / 1000 / step_seconds))
+        self._weights = np.full(length, 1.0 / length)
+        self._ones = np.ones(len(labels))
+        self._recent = np.zeros((length, len(labels)))
+        self._averages = np.zeros((max(length, round(LOOK_BACK_S / step_seconds)), len(labels)))
+        self._margins = np.zeros(len(labels))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream; the next step is its first."""
+        self._recent[...] = 0
+        self._averages[...] = 0
+        self._steps = 0
+        self._reported: dict[int, int] = {}  # label to the step at which it was reported last
+        self._held: set[int] = set()  # labels that were reported and have not been below their threshold since
+
+    def push(self, scores: NDArray[np.floating[Any]]) -> Keyword | None:
+        """Take the scores `(labels,)` of one step, logits or posteriors; return the word that was decided, if any.
+
+        Raises `ShapeError` for another shape.
+        """
+        if scores.shape != self._ones.shape:
+            raise ShapeError(
+                f"the decoder takes {len(self.labels)} scores, one a label; found an array of shape {scores.shape}"
+            )
+        row = self._recent[self._steps % len(self._recent)]
+        if self.spec.activation == "softmax":
+            np.subtract(scores, scores[scores.argmax()], row)
+            np.exp(row, row)
+            np.divide(row, row @ self._ones, row)
+        else:
+            row[...] = scores
+        averages = self._averages[self._steps % len(self._averages)]
+        np.matmul(self._weights, self._recent, averages)
+        self._steps += 1
+        np.subtract(averages, self._thresholds, self._margins)
+        for index in [index for index in self._held if self._margins[index] < 0]:
+            self._held.remove(index)
+        if self._margins[self._margins.argmax()] < 0:
+            return None
+        return self._report(averages)
+
+    def _report(self, averages: NDArray[np.float64]) -> Keyword | None:
+        """Return the best of the words that are above their threshold and not held back."""
+        ready = [
+            (averages[index], index)
+            for index in np.flatnonzero(self._margins >= 0).tolist()
+            if index not in self._held and self._steps - self._reported.get(index, -np.inf) >= self._refractory
+        ]
+        if not ready:
+            return None
+        score, index = max(ready)
+        self._held.add(index)
+        self._reported[index] = self._steps
+        return Keyword(
+            word=self.labels[index],
+            score=round(float(score), 4),
+            start_s=round((self._steps - self._rising(index)) * self.step_seconds, 4),
+            end_s=round(self._steps * self.step_seconds, 4),
+        )
+
+    def _rising(self, index: int) -> int:
+        """Return for how many steps, this one included, the average has been above half the threshold."""
+        half, length = 0.5 * self._thresholds[index], len(self._averages)
+        for back in range(min(self._steps, length)):
+            if self._averages[(self._steps - 1 - back) % length, index] < half:
+                return back
+        return min(self._steps, length)

@@ -1,0 +1,231 @@
+"""Fakes, and checks that every runner, source and sink passes: for the tests of EdgeRNN and of what builds on it.
+
+A check takes a function that opens the thing, so that it can open several, and raises `AssertionError` where the
+thing breaks its protocol (`edgernn.stream`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgernn.errors import EdgeRNNError, ShapeError, StepError
+from edgernn.events import Event, Keyword
+from edgernn.spec import StateSpec, StreamSpec, TensorSpec
+from edgernn.stream import Chunk, FrameStream, Runner, Sink, Source, State
+
+__all__ = ["ArraySource", "FakeRunner", "ListSink", "check_runner", "check_sink", "check_source"]
+
+
+class FakeRunner:
+    """A runner in NumPy whose one output is the running sum of its frames, features kept apart.
+
+    >>> runner = FakeRunner(features=2)
+    >>> _ = runner.step(np.array([[1.0, 2.0]], np.float32))
+    >>> runner.step(np.array([[1.0, 2.0]], np.float32))[0].tolist()
+    [[[2.0, 4.0]]]
+    """
+
+    runtime = "fake 1.0"
+
+    def __init__(self, features: int, frames_per_step: int = 1) -> None:
+        self.spec = StreamSpec(
+            inputs=(TensorSpec("x", (1, frames_per_step, features)),),
+            outputs=(TensorSpec("y", (1, frames_per_step, features)),),
+            states=(StateSpec("sum", "sum_in", "sum_out", (1, features)),),
+            frames_per_step=frames_per_step,
+            output_delays=(0,),
+            output_kinds=("frames",),
+        )
+        self.closed = False
+        self._sum = np.zeros((1, features), np.float32)
+
+    def step(self, *frames: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """Add the frames up."""
+        if self.closed:
+            raise StepError("the runner is closed")
+        if len(frames) != 1 or np.shape(frames[0]) != self.spec.inputs[0].shape[1:]:
+            raise ShapeError(f"expected one array of shape {self.spec.inputs[0].shape[1:]}")
+        sums = self._sum + np.cumsum(frames[0], axis=0, dtype=np.float32)
+        self._sum = sums[-1:]
+        return (sums[None],)
+
+    def reset(self) -> None:
+        """Begin at zero."""
+        self._sum = np.zeros_like(self._sum)
+
+    def snapshot(self) -> State:
+        """Return the sum."""
+        return {"sum": self._sum.copy()}
+
+    def restore(self, state: State) -> None:
+        """Go on from a sum."""
+        if set(state) != {"sum"} or state["sum"].shape != self._sum.shape:
+            raise ShapeError("the snapshot is of another model")
+        self._sum = state["sum"].copy()
+
+    def close(self) -> None:
+        """Refuse further steps."""
+        self.closed = True
+
+
+class ArraySource:
+    """A source that gives an array in chunks, at once.
+
+    >>> [len(chunk.samples) for chunk in ArraySource(np.zeros(5, np.float32), chunk_samples=2)]
+    [2, 2, 1]
+    """
+
+    def __init__(
+        self,
+        samples: NDArray[np.float32],
+        rate_hz: int = 16000,
+        chunk_samples: int = 320,
+        lost: Sequence[int] = (),
+    ) -> None:
+        self.rate_hz = rate_hz
+        self._samples = samples
+        self._chunk = chunk_samples
+        self._lost = dict(enumerate(lost))
+        self._closed = False
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for number, start in enumerate(range(0, len(self._samples), self._chunk)):
+            if self._closed:
+                return
+            part = self._samples[start : start + self._chunk]
+            yield Chunk(part, (start + len(part)) / self.rate_hz, self._lost.get(number, 0))
+
+    def close(self) -> None:
+        """End the iteration."""
+        self._closed = True
+
+
+class ListSink:
+    """A sink that keeps its events."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.closed = False
+
+    def write(self, event: Event) -> None:
+        """Keep one event."""
+        self.events.append(event)
+
+    def close(self) -> None:
+        """Note that it happened."""
+        self.closed = True
+
+
+def check_runner(open_runner: Callable[[], Runner], steps: int = 40, seed: int = 0) -> None:
+    """Check a runner: shapes, reset, snapshot and restore, chunking, refusals, and closing."""
+    runner = open_runner()
+    frames = _frames(runner.spec, steps, seed)
+    first = _run(runner, frames)
+    for tensor, output in zip(runner.spec.outputs, first[0], strict=True):
+        assert output.shape == tensor.shape, f"output {tensor.name} has shape {output.shape}, not {tensor.shape}"
+        assert output.dtype == np.float32, f"output {tensor.name} is {output.dtype}, not float32"
+    runner.reset()
+    _assert_same(first, _run(runner, frames), "after a reset, the outputs differ")
+    _check_snapshots(runner, open_runner(), frames)
+    _check_chunking(runner, frames, seed)
+    _check_refusals(runner, frames[0])
+    _check_closing(runner, frames[0])
+
+
+def _frames(spec: StreamSpec, steps: int, seed: int) -> list[tuple[NDArray[np.float32], ...]]:
+    rng = np.random.default_rng(seed)
+    shapes = [tensor.shape[1:] for tensor in spec.inputs]
+    return [tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes) for _ in range(steps)]
+
+
+def _run(runner: Runner, frames: Sequence[tuple[NDArray[np.float32], ...]]) -> list[list[NDArray[np.float32]]]:
+    return [[output.copy() for output in runner.step(*step)] for step in frames]
+
+
+def _assert_same(one: Any, other: Any, complaint: str) -> None:
+    pairs = [pair for steps in zip(one, other, strict=True) for pair in zip(*steps, strict=True)]
+    assert all(np.array_equal(a, b) for a, b in pairs), complaint
+
+
+def _check_snapshots(runner: Runner, other: Runner, frames: list[tuple[NDArray[np.float32], ...]]) -> None:
+    for cut in (0, 1, len(frames) // 2):
+        runner.reset()
+        _run(runner, frames[:cut])
+        state = runner.snapshot()
+        kept = {name: array.copy() for name, array in state.items()}
+        rest = _run(runner, frames[cut:])
+        assert all(np.array_equal(kept[name], state[name]) for name in kept), "a step changed a snapshot"
+        for again in (runner, other):
+            again.restore(state)
+            _assert_same(rest, _run(again, frames[cut:]), f"from a snapshot after {cut} steps, the outputs differ")
+    _assert_refused(lambda: runner.restore({}), "restore takes a snapshot without states")
+    other.close()
+
+
+def _check_chunking(runner: Runner, frames: list[tuple[NDArray[np.float32], ...]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    inputs = [np.concatenate(arrays) for arrays in zip(*frames, strict=True)]
+    stream = FrameStream(runner)
+    whole = stream.push(*inputs)
+    stream.reset()
+    cuts = np.sort(rng.integers(0, len(inputs[0]), 9))
+    parts = [stream.push(*pieces) for pieces in zip(*(np.split(array, cuts) for array in inputs), strict=True)]
+    joined = [np.concatenate(rows) for rows in zip(*parts, strict=True)]
+    _assert_same([whole], [joined], "cut into chunks, the frames give other outputs")
+
+
+def _check_refusals(runner: Runner, frame: tuple[NDArray[np.float32], ...]) -> None:
+    array: Any = frame[0]
+    taller, wider = np.concatenate([array, array]), np.concatenate([array, array], axis=1)
+    for wrong in (taller, wider, array[0], array.tolist()):
+        _assert_refused(partial(runner.step, wrong, *frame[1:]), "step takes frames of a wrong shape")
+    _assert_refused(partial(runner.step, *frame, array), "step takes too many arrays")
+    _assert_refused(runner.step, "step takes no array at all")
+
+
+def _check_closing(runner: Runner, frame: tuple[NDArray[np.float32], ...]) -> None:
+    outputs = runner.step(*frame)
+    runner.close()
+    runner.close()
+    assert all(np.isfinite(output).all() for output in outputs), "closing took the outputs away"
+    _assert_refused(lambda: runner.step(*frame), "a closed runner steps", StepError)
+
+
+def _assert_refused(action: Callable[[], object], complaint: str, kind: type[EdgeRNNError] = ShapeError) -> None:
+    try:
+        action()
+    except kind:
+        return
+    raise AssertionError(f"{complaint}: expected {kind.__name__}")
+
+
+def check_source(open_source: Callable[[], Source], limit: int = 50) -> None:
+    """Check a source, by its first `limit` chunks: their type and times, and closing."""
+    source = open_source()
+    assert source.rate_hz > 0, f"the rate is {source.rate_hz} Hz"
+    latest = -np.inf
+    for number, chunk in enumerate(source):
+        assert chunk.samples.dtype == np.float32, f"the samples are {chunk.samples.dtype}, not float32"
+        assert chunk.samples.ndim == 1, f"the samples have shape {chunk.samples.shape}, not (n,)"
+        assert chunk.lost >= 0, f"{chunk.lost} samples are lost"
+        assert chunk.time_s >= latest, "time runs backwards"
+        latest = chunk.time_s
+        if number + 1 == limit:
+            break
+    source.close()
+    source.close()
+    assert not list(source), "a closed source goes on"
+
+
+def check_sink(open_sink: Callable[[], Sink]) -> None:
+    """Check a sink: it takes events, and closing twice is harmless."""
+    sink = open_sink()
+    sink.write(Keyword("left", 0.9, 0.5, 1.0))
+    sink.write(Keyword("naïve", 1.0, 1.5, 2.0))
+    sink.close()
+    sink.close()
