@@ -42,9 +42,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         description="Train a model that tells a few words from other words (unknown) and no speech (silence).",
         epilog="Options given here override the recipe; what neither says has a default, see RUN/recipe.toml.",
     )
-    task.add_argument(
-        "--data", required=True, metavar="DIR", help="folder of clips, DIR/<word>/<name>.wav or .flac"
-    )
+    task.add_argument("--data", required=True, metavar="DIR", help="folder of clips, DIR/<word>/<name>.wav or .flac")
     task.add_argument("-o", "--output", required=True, metavar="RUN", help="folder for the model and all about it")
     task.add_argument("--words", metavar="A,B,…", help="the words to tell apart")
     task.add_argument("--model", metavar="KIND", help="crnn (default), gru or lstm")

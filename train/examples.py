@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgernn.clips import SILENCE, UNKNOWN, labels_of
 from edgernn.frontend import FrontEnd, LogMel
-from edgernn.train.augment import add_noise, change_speed, coloured_noise, cut, mask, place, rms, tilt
+from edgernn.train.augment import add_noise, change_speed, coloured_noise, cut, mask, mix, place, rms, tilt
 from edgernn.train.datasets import Sounds
 from edgernn.train.recipe import Recipe
 
@@ -46,9 +46,7 @@ class Examples:
         self.labels = labels_of(recipe.words)
         self._front_end = FrontEnd(params)
         self._by_class = [np.flatnonzero(sounds.classes == index) for index in range(len(self.labels))]
-        self._unknown_by_word = _by_word(
-            [sounds.clips[i].word for i in self._by_class[self.labels.index(UNKNOWN)]]
-        )
+        self._unknown_by_word = _by_word([sounds.clips[i].word for i in self._by_class[self.labels.index(UNKNOWN)]])
         random = np.random.default_rng((recipe.seed, 0xC0105))
         synthetic = [coloured_noise(10 * params.rate_hz, random) for _ in range(SYNTHETIC_NOISES)]
         self._noises = (tuple(sounds.noises) or tuple(synthetic), tuple(synthetic))
@@ -57,8 +55,8 @@ class Examples:
         weights *= there
         self._weights = weights / weights.sum()
 
-    def batch(self, epoch: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return frames `(batch, frames, bands)`, float32, and classes `(batch,)`, int64.
+    def batch(self, epoch: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return frames `(batch, frames, bands)` and targets `(batch, classes)`, both float32.
 
         The batches with context are twice as long as the others.
         """
@@ -69,9 +67,10 @@ class Examples:
         augment = self.recipe.augment
         size = np.full(self.params.bands, augment.tilt_db * np.log(10.0) / 10.0)
         tilt(frames, size / np.array(self.params.std or 1.0), random)
+        frames, targets = mix(frames, np.eye(len(self.labels), dtype=np.float32)[classes], augment.mixup, random)
         mask(frames, augment.masks, augment.mask_frames, 1, random)
         mask(frames, augment.masks, augment.mask_bands, 2, random)
-        return frames, classes.astype(np.int64)
+        return frames, targets
 
     def stream(self, index: int, context: bool, random: Random) -> NDArray[np.float32]:
         """Return the frames of one stream whose last second is of class `index`: `(frames, bands)`."""

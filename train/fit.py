@@ -26,7 +26,7 @@ from edgernn.train.recipe import FitRecipe
 __all__ = ["Progress", "fit", "logits_of"]
 
 Weights = list[NDArray[Any]]
-MakeBatch = Callable[[int, int], tuple[NDArray[np.float32], NDArray[np.int64]]]
+MakeBatch = Callable[[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]]
 CHECKPOINT = "last.npz"
 
 
@@ -60,8 +60,9 @@ def fit(
 ) -> Progress:
     """Train `model` and leave it with its best weights; checkpoints go to `folder`, and are resumed from there.
 
-    `make_batch(epoch, number)` gives frames `(streams, frames, bands)`, float32, and classes `(streams,)`, int64,
-    the same ones whenever it is asked again. `dev` is such a pair; it decides which epoch is kept.
+    `make_batch(epoch, number)` gives frames `(streams, frames, bands)` and targets `(streams, classes)`, float32, the
+    same ones whenever it is asked again. `dev` is such frames and their classes `(streams,)`, int64; it decides which
+    epoch is kept.
     """
     steps = max(1, recipe.examples // recipe.batch)
     _compile(model, recipe, steps)
@@ -118,14 +119,11 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
 def _train_epoch(
     model: keras.Model, make_batch: MakeBatch, epoch: int, steps: int, recipe: FitRecipe, progress: Progress
 ) -> dict[str, float]:
-    classes = model.output_shape[-1]
     progress.average = progress.average or model.get_weights()
     sums = {"loss": 0.0, "accuracy": 0.0}
-    bar = tqdm(
-        _prefetch(make_batch, epoch, steps), total=steps, leave=False, desc=f"epoch {epoch}", file=sys.stderr
-    )
-    for step, (frames, labels) in enumerate(bar, start=(epoch - 1) * steps):
-        scores = model.train_on_batch(frames, np.eye(classes, dtype=np.float32)[labels], return_dict=True)
+    bar = tqdm(_prefetch(make_batch, epoch, steps), total=steps, leave=False, desc=f"epoch {epoch}", file=sys.stderr)
+    for step, (frames, targets) in enumerate(bar, start=(epoch - 1) * steps):
+        scores = model.train_on_batch(frames, targets, return_dict=True)
         sums = {name: total + float(scores[name]) for name, total in sums.items()}
         momentum = min(recipe.average, (1.0 + step) / (10.0 + step))
         for mean, weight in zip(progress.average, model.get_weights(), strict=True):

@@ -166,8 +166,7 @@ def _save(model: keras.Model, path: Path) -> None:
 
 def _opening(model: keras.Model, train: Sounds, dev: Sounds, silent: int) -> str:
     sides = [
-        f"{len(side.clips)} clips of {len({clip.speaker for clip in side.clips})} speakers"
-        for side in (train, dev)
+        f"{len(side.clips)} clips of {len({clip.speaker for clip in side.clips})} speakers" for side in (train, dev)
     ]
     return (
         f"{model.name}: {model.count_params():,} parameters; "

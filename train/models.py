@@ -33,10 +33,15 @@ def crnn(frames: Any, recipe: ModelRecipe) -> Any:
     After Arik et al. 2017, arXiv:1703.05390, with one direction only, so that it can stream.
     """
     for filters in recipe.conv_filters:
-        frames = layers.Conv1D(filters, recipe.conv_kernel, strides=2, padding="causal", use_bias=False)(frames)
-        frames = layers.BatchNormalization()(frames)
-        frames = layers.ReLU()(frames)
+        frames = _convolve(frames, filters, recipe.conv_kernel, strides=2)
+        for _ in range(recipe.conv_blocks):
+            frames = layers.Add()([frames, _convolve(frames, filters, 3, strides=1)])
     return _recurrent(layers.GRU, layers.Dropout(recipe.dropout)(frames), recipe)
+
+
+def _convolve(frames: Any, filters: int, kernel: int, strides: int) -> Any:
+    frames = layers.Conv1D(filters, kernel, strides=strides, padding="causal", use_bias=False)(frames)
+    return layers.ReLU()(layers.BatchNormalization()(frames))
 
 
 MODELS: dict[str, Callable[[Any, ModelRecipe], Any]] = {"crnn": crnn, "gru": gru, "lstm": lstm}

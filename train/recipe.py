@@ -29,20 +29,32 @@ __all__ = [
 Part = TypeVar("Part")
 
 
+def _require(fine: bool, what: str, value: object) -> None:
+    if not fine:
+        raise UsageError(f"{what}, not {value}")
+
+
 @dataclass(frozen=True)
 class ModelRecipe:
     """The network."""
 
     kind: str = "crnn"
     """"crnn", "gru" or "lstm"."""
-    conv_filters: tuple[int, ...] = (64, 96)
+    conv_filters: tuple[int, ...] = (96, 128)
     """Filters of each strided convolution; only "crnn" has them."""
     conv_kernel: int = 5
-    """Frames that a convolution sees."""
+    """Frames that a strided convolution sees."""
+    conv_blocks: int = 0
+    """Residual blocks, each a convolution over three frames, after each strided convolution."""
     units: tuple[int, ...] = (128,)
     """Units of each recurrent layer."""
-    dropout: float = 0.2
+    dropout: float = 0.25
     """Share of features dropped before each recurrent layer and before the last one."""
+
+    def __post_init__(self) -> None:
+        sizes = (*self.units, *self.conv_filters, self.conv_kernel)
+        _require(bool(self.units) and min(sizes) > 0, "model.units and conv_filters must be sizes above zero", sizes)
+        _require(0.0 <= self.dropout < 1.0, "model.dropout must be at least 0 and below 1", self.dropout)
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,8 @@ class AugmentRecipe:
     """Range of the signal-to-noise ratio."""
     tilt_db: float = 6.0
     """Size of a random smooth change of the spectrum, as another microphone or room would make."""
+    mixup: float = 0.4
+    """Share of the streams that are mixed with another one, classes and all (Zhang et al. 2018, arXiv:1710.09412)."""
     masks: int = 2
     """SpecAugment masks (Park et al. 2019, arXiv:1904.08779) of each kind."""
     mask_bands: int = 6
@@ -72,12 +86,20 @@ class AugmentRecipe:
     mask_frames: int = 12
     """Frames that a time mask covers at most."""
 
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.context <= 1.0, "augment.context must be a share", self.context)
+        _require(0.0 <= self.noise <= 1.0, "augment.noise must be a share", self.noise)
+        _require(0.0 <= self.mixup <= 1.0, "augment.mixup must be a share", self.mixup)
+        _require(0.0 <= self.speed < 0.9, "augment.speed must be at least 0 and below 0.9", self.speed)
+        in_order = len(self.snr_db) == 2 and self.snr_db[0] <= self.snr_db[-1]
+        _require(in_order, "augment.snr_db must be the lower and the upper limit", self.snr_db)
+
 
 @dataclass(frozen=True)
 class FitRecipe:
     """The optimisation: AdamW, warm-up and cosine decay, an average of the weights, early stopping."""
 
-    epochs: int = 100
+    epochs: int = 140
     batch: int = 64
     """Streams in a batch."""
     examples: int = 3520
@@ -93,6 +115,13 @@ class FitRecipe:
     """Momentum of the moving average of the weights, per step; what is kept is the average."""
     patience: int = 40
     """Epochs without a better dev accuracy after which training stops."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "examples", "learning_rate", "clip_norm", "patience"):
+            value = getattr(self, name)
+            least = 1 if isinstance(value, int) else 1e-9
+            _require(value >= least, f"fit.{name} must be at least {least}", value)
+        _require(0.0 <= self.average < 1.0, "fit.average must be at least 0 and below 1", self.average)
 
 
 @dataclass(frozen=True)
