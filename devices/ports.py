@@ -50,8 +50,7 @@ def _quantizing(spec: TensorSpec, tensor: NDArray[Any]) -> Writer:
     view = tensor.reshape(shape)
     levels = np.empty(shape, np.float32)
     scale, shift, low, high = (
-        np.full(shape, value, np.float32)
-        for value in (spec.quant.scale, spec.quant.zero_point, limits.min, limits.max)
+        np.full(shape, value, np.float32) for value in (spec.quant.scale, spec.quant.zero_point, limits.min, limits.max)
     )
     divide, rint, add, fmax, fmin = np.divide, np.rint, np.add, np.fmax, np.fmin
     shifted = spec.quant.zero_point != 0

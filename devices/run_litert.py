@@ -28,24 +28,22 @@ __all__ = ["LiteRTRunner", "open_litert", "open_tflite_runtime"]
 
 def open_litert(model: ModelFile, threads: int = 1) -> Runner:
     """Open a TFLite file in LiteRT; raises `ArtifactError` if it is corrupt or not what its spec says."""
-    return _open(model, threads, "ai_edge_litert", "ai-edge-litert", "litert")
+    return _open(model, threads, "ai_edge_litert.interpreter", "ai-edge-litert", "litert")
 
 
 def open_tflite_runtime(model: ModelFile, threads: int = 1) -> Runner:
     """Open a TFLite file in tflite-runtime; raises `ArtifactError` if it is corrupt or not what its spec says."""
-    if (
-        int(np.__version__.partition(".")[0]) >= 2
-    ):  # it was built for NumPy 1, and fails with words about an array API
+    if int(np.__version__.partition(".")[0]) >= 2:  # it was built for NumPy 1, and fails with words about an array API
         raise UsageError(
             f"tflite-runtime needs NumPy below 2, found {np.__version__}: pip install 'edgernn[tflite]', "
             "or choose --runtime litert"
         )
-    return _open(model, threads, "tflite_runtime", "tflite-runtime", "tflite")
+    return _open(model, threads, "tflite_runtime.interpreter", "tflite-runtime", "tflite")
 
 
 def _open(model: ModelFile, threads: int, module: str, package: str, extra: str) -> Runner:
     try:
-        library = import_module(f"{module}.interpreter")
+        library = import_module(module)
     except ImportError as error:
         raise MissingDependencyError(f"running {model.path.name}", package, extra) from error
     try:
@@ -155,9 +153,7 @@ def _tensors(interpreter: Any, model: ModelFile) -> dict[tuple[str, str], NDArra
             )
         for name, tensor in named:
             _check(f"{model.path}: the {end} '{name}'", tensor, found[end][name])
-    return {
-        (end, name): _view(interpreter, found[end][name]) for end, named in expected.items() for name, _ in named
-    }
+    return {(end, name): _view(interpreter, found[end][name]) for end, named in expected.items() for name, _ in named}
 
 
 def _check(where: str, expected: TensorSpec | StateSpec, found: dict[str, Any]) -> None:

@@ -20,14 +20,15 @@ class Runtime(NamedTuple):
 
     format: str
     module: str
+    """What is imported."""
     package: str
     extra: str
     open: Callable[[ModelFile, int], Runner]
 
 
 RUNTIMES = {
-    "litert": Runtime("tflite", "ai_edge_litert", "ai-edge-litert", "litert", open_litert),
-    "tflite-runtime": Runtime("tflite", "tflite_runtime", "tflite-runtime", "tflite", open_tflite_runtime),
+    "litert": Runtime("tflite", "ai_edge_litert.interpreter", "ai-edge-litert", "litert", open_litert),
+    "tflite-runtime": Runtime("tflite", "tflite_runtime.interpreter", "tflite-runtime", "tflite", open_tflite_runtime),
     "onnxruntime": Runtime("onnx", "onnxruntime", "onnxruntime", "onnx", open_onnxruntime),
 }
 """In the order of preference: a TFLite step costs a third of an ONNX Runtime one."""
@@ -62,15 +63,17 @@ def runtime_for(wanted: str | None, formats: Collection[str]) -> str:
         return wanted
     fitting = [name for name, runtime in RUNTIMES.items() if runtime.format in formats]
     for name in fitting:
-        if find_spec(RUNTIMES[name].module):
+        if _installed(name):
             return name
     extras = " or ".join(f"'edgernn[{RUNTIMES[name].extra}]'" for name in fitting)
-    raise UsageError(
-        f"no runtime for {' or '.join(formats)} is installed ({', '.join(fitting)}): pip install {extras}"
-    )
+    raise UsageError(f"no runtime for {' or '.join(formats)} is installed ({', '.join(fitting)}): pip install {extras}")
 
 
 def _need(name: str) -> None:
     runtime = RUNTIMES[name]
-    if not find_spec(runtime.module):
+    if not _installed(name):
         raise MissingDependencyError(f"--runtime {name}", runtime.package, runtime.extra)
+
+
+def _installed(name: str) -> bool:
+    return find_spec(RUNTIMES[name].module.partition(".")[0]) is not None

@@ -51,9 +51,7 @@ class StateKeeper:
         expected = {spec.name: (spec.shape, spec.dtype) for spec in self._specs}
         found = {name: (array.shape, str(array.dtype)) for name, array in state.items() if name != STEPS}
         if found != expected or STEPS not in state:
-            wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name)) or [
-                STEPS
-            ]
+            wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name)) or [STEPS]
             raise ShapeError(
                 f"the snapshot is of another model: '{wrong[0]}' should be {expected.get(wrong[0])}, "
                 f"found {found.get(wrong[0])}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from edgernn.errors import FailureError
+
 __all__ = ["Event", "Keyword"]
 
 
@@ -18,15 +20,26 @@ class Keyword:
 
     word: str
     score: float
-    """Smoothed posterior at its peak, 0 to 1."""
+    """Smoothed posterior when it was decided, 0 to 1."""
     start_s: float
-    """Where in the stream the word's score began to rise, seconds from the stream's start."""
+    """Where in the stream the score rose above half the word's threshold, seconds from the stream's start."""
     end_s: float
     """Where in the stream it was decided, seconds from the stream's start."""
 
     def to_json(self) -> str:
         """Return one line of JSON, without a line break."""
         return json.dumps({"event": "keyword", **asdict(self)})
+
+    @classmethod
+    def from_json(cls, line: str) -> Keyword:
+        """Read what `to_json` wrote; raise `FailureError` for anything else."""
+        try:
+            values = json.loads(line)
+            if values.pop("event") != "keyword":
+                raise ValueError("it is another kind of event")
+            return cls(**values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FailureError(f"{line!r} is not the JSON line of a keyword: {error}") from error
 
     def __str__(self) -> str:
         """Return a line for people."""

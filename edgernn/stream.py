@@ -192,7 +192,7 @@ class Stream:
         self.rate_hz = front_end.params.rate_hz
         self.step_us: deque[float] = deque(maxlen=10_000)
         """How long the latest steps took, in microseconds."""
-        self.samples = self.lost = self.frames = self.steps = self.resets = 0
+        self.samples = self.lost = self.frames = self.steps = self.events = self.resets = 0
         self._frames_per_step = spec.frames_per_step
         self._waiting = np.zeros((0, bands), np.float32)
         self.reset()
@@ -255,5 +255,6 @@ class Stream:
         event = self.decoder.push(row)
         if event is None:
             return None
+        self.events += 1
         offset = self._start_samples / self.rate_hz
         return replace(event, start_s=round(event.start_s + offset, 4), end_s=round(event.end_s + offset, 4))

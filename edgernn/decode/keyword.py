@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,16 @@ class KeywordSpec:
         if isinstance(self.threshold, Mapping):
             return self.threshold.get(word, DEFAULT_THRESHOLD)
         return self.threshold
+
+    def with_threshold(self, threshold: float | Mapping[str, float], labels: Sequence[str]) -> KeywordSpec:
+        """Return the same with another threshold for all words, or for some of `labels`.
+
+        >>> KeywordSpec(threshold=0.5).with_threshold({"up": 0.9}, ["up", "down"]).threshold
+        {'up': 0.9, 'down': 0.5}
+        """
+        if isinstance(threshold, Mapping):
+            threshold = {**{label: self.threshold_of(label) for label in labels}, **threshold}
+        return replace(self, threshold=threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as they stand in a manifest."""

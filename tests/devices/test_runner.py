@@ -19,7 +19,7 @@ from edgernn.spec import QuantParams
 from edgernn.stream import Runner
 from edgernn.testing import check_runner
 
-BOTH = all(find_spec(RUNTIMES[name].module) for name in ("litert", "onnxruntime"))
+BOTH = all(find_spec(RUNTIMES[name].module.partition(".")[0]) for name in ("litert", "onnxruntime"))
 needs_both = pytest.mark.skipif(not BOTH, reason="needs LiteRT and ONNX Runtime at once, as the extra dev has them")
 
 OpenNamed = Callable[[str], Runner]
@@ -188,7 +188,7 @@ def test_every_runtime_gives_the_same(energy_artifact: Artifact) -> None:
 @needs_both
 def test_runtime_is_chosen_by_what_is_installed(energy_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     installed: set[str] = set()
-    monkeypatch.setattr(module, "find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr(module, "find_spec", lambda name: True if name in installed else None)
     with pytest.raises(UsageError) as caught:
         open_runner(energy_artifact)
     assert all(f"edgernn[{extra}]" in str(caught.value) for extra in ("litert", "tflite", "onnx"))
@@ -201,7 +201,7 @@ def test_runtime_is_chosen_by_what_is_installed(energy_artifact: Artifact, monke
 
 
 def test_format_decides_which_runtime_is_missing(energy_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: name == "ai_edge_litert" or None)
+    monkeypatch.setattr(module, "find_spec", lambda name: True if name == "ai_edge_litert" else None)
     programs = {"step": {"onnx": energy_artifact.model("onnx")}}
     with pytest.raises(UsageError, match=r"onnxruntime.*edgernn\[onnx\]"):
         open_runner(dataclasses.replace(energy_artifact, programs=programs))

@@ -1,0 +1,51 @@
+"""What machine this is, as far as the kernel tells."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+from edgernn.profile import Machine
+
+__all__ = ["describe_machine", "resident_bytes"]
+
+
+def describe_machine(root: Path = Path("/")) -> Machine:
+    """Read /proc and /sys below `root`; what is not there stays empty."""
+    cpu = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+    heat = _read(root / "sys/class/thermal/thermal_zone0/temp")
+    return Machine(
+        board=_read(root / "proc/device-tree/model"),
+        cpu=_cpu(_read(root / "proc/cpuinfo")),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        architecture=platform.machine(),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        governor=_read(cpu),
+        temperature_c=int(heat) / 1000 if re.fullmatch(r"-?\d+", heat) else None,
+    )
+
+
+def resident_bytes(root: Path = Path("/")) -> int:
+    """Return how much memory of this process is in RAM; zero where the kernel does not tell."""
+    fields = _read(root / "proc/self/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
+
+
+def _cpu(cpuinfo: str) -> str:
+    """Return the model of the CPU: x86 and a Pi's kernel name it, other ARM kernels give a part number."""
+    for key in ("model name", "Model", "Hardware"):
+        found = re.search(rf"^{key}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+        if found:
+            return " ".join(found[1].split())
+    part = re.search(r"^CPU part\s*:\s*(\S+)$", cpuinfo, re.MULTILINE)
+    return f"CPU part {part[1]}" if part else platform.processor() or "unknown CPU"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\x00 \n")
+    except OSError:
+        return ""

@@ -1,0 +1,131 @@
+"""A microphone, through PortAudio."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgernn.devices.sources.resample import Resampler
+from edgernn.errors import AudioError, MissingDependencyError
+from edgernn.stream import Chunk
+
+__all__ = ["MicrophoneSource", "list_microphones"]
+
+CHUNK_S = 0.02
+QUEUE_S = 5.0  # how far the reader may fall behind before sound is dropped
+SILENT_S = 5.0  # without a callback for so long, the device is gone
+
+
+class MicrophoneSource:
+    """Mono sound as it is recorded.
+
+    PortAudio's thread only copies a block and puts it into a bounded queue: when that is full the block is dropped,
+    and the next chunk says how many samples were lost. `device` is a name, part of one, a number, or empty for the
+    default. A device without the rate asked for is opened at its own rate, and resampled.
+    """
+
+    def __init__(self, device: str, rate_hz: int) -> None:
+        self.rate_hz = rate_hz
+        self._sounddevice: Any = _sounddevice()
+        self._device: int | str | None = int(device) if device.isdecimal() else device or None
+        self._device_hz = self._find_rate()
+        self._resampler = Resampler(self._device_hz, rate_hz)
+        # A SimpleQueue, since its put never waits for a lock that the reader holds.
+        self._queue: queue.SimpleQueue[tuple[NDArray[np.float32], float, int]] = queue.SimpleQueue()
+        self._limit = round(QUEUE_S / CHUNK_S)
+        self._lost = 0  # since the last block that was queued, in samples of the device
+        self._next_adc_s = 0.0
+        self._closed = False
+        self._stream = self._open()
+
+    def _find_rate(self) -> int:
+        """Return the rate asked for, or the device's own if it lacks that; raise `AudioError` if there is none."""
+        try:
+            found = self._sounddevice.query_devices(self._device, "input")
+        except (ValueError, self._sounddevice.PortAudioError) as error:
+            raise AudioError(_no_microphone(self._device, error)) from error
+        try:
+            self._sounddevice.check_input_settings(self._device, 1, "float32", samplerate=self.rate_hz)
+        except self._sounddevice.PortAudioError:
+            return int(found["default_samplerate"])
+        return self.rate_hz
+
+    def _open(self) -> Any:
+        try:
+            stream = self._sounddevice.InputStream(
+                samplerate=self._device_hz,
+                blocksize=round(CHUNK_S * self._device_hz),
+                device=self._device,
+                channels=1,
+                dtype="float32",
+                latency="low",
+                callback=self._callback,
+            )
+            stream.start()
+        except self._sounddevice.PortAudioError as error:
+            raise AudioError(_no_microphone(self._device, error)) from error
+        return stream
+
+    def _callback(self, block: NDArray[np.float32], frames: int, times: Any, status: Any) -> None:
+        """Run in PortAudio's thread: must not wait."""
+        if status.input_overflow:  # PortAudio dropped some; its clock tells about how many
+            gap = round((times.inputBufferAdcTime - self._next_adc_s) * self._device_hz)
+            self._lost += max(1, gap) if self._next_adc_s else 1
+        self._next_adc_s = times.inputBufferAdcTime + frames / self._device_hz
+        if self._queue.qsize() >= self._limit:
+            self._lost += frames
+            return
+        self._queue.put((block[:, 0].copy(), time.monotonic(), self._lost))
+        self._lost = 0
+
+    def __iter__(self) -> Iterator[Chunk]:
+        silent_since = time.monotonic()
+        while not self._closed:
+            try:
+                samples, time_s, lost = self._queue.get(timeout=0.1)
+            except queue.Empty:
+                if not self._stream.active or time.monotonic() - silent_since > SILENT_S:
+                    raise AudioError("the microphone stopped delivering: is it still plugged in?") from None
+                continue
+            silent_since = time.monotonic()
+            yield Chunk(self._resampler.push(samples), time_s, round(lost * self.rate_hz / self._device_hz))
+
+    def close(self) -> None:
+        """Stop recording and free the device."""
+        if not self._closed:
+            self._closed = True
+            self._stream.abort()
+            self._stream.close()
+
+
+def list_microphones() -> list[tuple[int, str, int, int]]:
+    """Return number, name, channels and own rate in Hz of each device that records."""
+    devices = enumerate(_sounddevice().query_devices())
+    return [
+        (number, device["name"], device["max_input_channels"], round(device["default_samplerate"]))
+        for number, device in devices
+        if device["max_input_channels"] > 0
+    ]
+
+
+def _sounddevice() -> Any:
+    try:
+        import sounddevice
+    except ImportError as error:
+        raise MissingDependencyError("the microphone", "sounddevice", "audio") from error
+    except OSError as error:  # the package is there, the library it wraps is not
+        raise AudioError(
+            "the microphone needs the library PortAudio, which is not installed: sudo apt install libportaudio2"
+        ) from error
+    return sounddevice
+
+
+def _no_microphone(device: int | str | None, error: Exception) -> str:
+    which = "no microphone" if device is None else f"no microphone '{device}'"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{which} can be opened ({reason}): edgernn run ARTIFACT --list-devices shows those there are"
