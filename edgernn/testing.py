@@ -48,8 +48,9 @@ class FakeRunner:
         """Add the frames up."""
         if self.closed:
             raise StepError("the runner is closed")
-        if len(frames) != 1 or np.shape(frames[0]) != self.spec.inputs[0].shape[1:]:
-            raise ShapeError(f"expected one array of shape {self.spec.inputs[0].shape[1:]}")
+        shape = self.spec.inputs[0].shape[1:]
+        if len(frames) != 1 or not isinstance(frames[0], np.ndarray) or frames[0].shape != shape:
+            raise ShapeError(f"expected one array of shape {shape}")
         sums = self._sum + np.cumsum(frames[0], axis=0, dtype=np.float32)
         self._sum = sums[-1:]
         return (sums[None],)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgernn.artifact import MANIFEST, Artifact, write_artifact
+from edgernn.errors import ArtifactError, UsageError
+from edgernn.spec import StateSpec, StreamSpec, TensorSpec
+
+STREAM = StreamSpec(
+    (TensorSpec("x", (1, 1, 2)),),
+    (TensorSpec("y", (1, 1, 2)),),
+    (StateSpec("h", "h_in", "h_out", (1, 2)),),
+    output_delays=(0,),
+    output_kinds=("frames",),
+)
+PROGRAMS = {"step": {"onnx": {"file": "step.onnx", "scheme": "float32", "stream": STREAM.to_dict()}}}
+
+
+def write(path: Path, **manifest: Any) -> Artifact:
+    return write_artifact(path, {"name": "tiny", "programs": PROGRAMS, **manifest}, {"step.onnx": b"model"})
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    artifact = write(tmp_path / "tiny", labels=["a", "b"], frame_rate_hz=100.0)
+    assert artifact == Artifact.open(str(tmp_path / "tiny"))
+    assert (artifact.name, artifact.labels, artifact.frame_rate_hz) == ("tiny", ("a", "b"), 100.0)
+    model = artifact.model()
+    assert (model.format, model.scheme, model.spec, model.nbytes) == ("onnx", "float32", STREAM, 5)
+    with pytest.raises(UsageError, match="as onnx, not as tflite: convert the model again with --to tflite"):
+        artifact.model("tflite")
+
+
+def test_manifest_has_the_digest_of_every_file(tmp_path: Path) -> None:
+    write(tmp_path / "tiny")
+    manifest = json.loads((tmp_path / "tiny" / MANIFEST).read_text())
+    digest = hashlib.sha256(b"model").hexdigest()
+    assert manifest["files"] == {"step.onnx": {"bytes": 5, "sha256": digest}}
+
+
+def test_artifact_is_replaced_whole_and_nothing_else_is(tmp_path: Path) -> None:
+    write(tmp_path / "tiny")
+    assert write(tmp_path / "tiny", labels=["new"]).labels == ("new",)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")
+    with pytest.raises(UsageError, match="not an artifact"):
+        write(tmp_path / "photos")
+    assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"cat"
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads(path.read_text())
+    edit(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "expected a folder"),
+    "no manifest": (lambda f: (f / MANIFEST).unlink(), f"has no {MANIFEST}"),
+    "half a manifest": (lambda f: (f / MANIFEST).write_text((f / MANIFEST).read_text()[:200]), "cannot be read"),
+    "another json": (lambda f: (f / MANIFEST).write_text("[]"), "not the manifest of an EdgeRNN artifact"),
+    "future": (
+        lambda f: change(f / MANIFEST, lambda m: m.update(format_version=9)),
+        "version 9, this .* reads version 1",
+    ),
+    "no files": (lambda f: change(f / MANIFEST, lambda m: m.pop("files")), "'files' is missing or empty"),
+    "no program": (lambda f: change(f / MANIFEST, lambda m: m.pop("programs")), "'programs' is malformed"),
+    "lost file": (lambda f: (f / "step.onnx").unlink(), r"step.onnx is listed .* cannot be read"),
+    "truncated": (lambda f: (f / "step.onnx").write_bytes(b"mod"), "has 3 bytes, the manifest says 5"),
+    "flipped bit": (lambda f: (f / "step.onnx").write_bytes(b"mod\x64l"), "does not match its digest"),
+    "escape": (
+        lambda f: change(f / MANIFEST, lambda m: m["files"].update({"../x": {"bytes": 1, "sha256": ""}})),
+        "not the name of a file in the artifact",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_named(fault: str, tmp_path: Path) -> None:
+    write(tmp_path / "tiny")
+    break_it, words = FAULTS[fault]
+    break_it(tmp_path / "tiny")
+    with pytest.raises(ArtifactError, match=words) as caught:
+        Artifact.open(tmp_path / "tiny")
+    assert "tiny" in str(caught.value)
