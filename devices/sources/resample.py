@@ -28,7 +28,7 @@ class Resampler:
         self._stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32")
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take samples `(n,)`; return those that are ready, which lag behind by some milliseconds."""
+        """Take samples `(n,)`; return those that are ready, which lag behind by some 30 ms."""
         return samples if self._stream is None else self._stream.resample_chunk(samples)
 
     def finish(self) -> NDArray[np.float32]:

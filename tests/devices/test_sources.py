@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgernn.devices.sources import open_source
+from edgernn.devices.sources.file import FileSource
+from edgernn.devices.sources.microphone import MicrophoneSource, list_microphones
+from edgernn.devices.sources.resample import Resampler
+from edgernn.devices.sources.stdin import StdinSource
+from edgernn.errors import AudioError, MissingDependencyError, UsageError
+from edgernn.stream import Source
+from edgernn.testing import check_source
+
+
+def tone(rate_hz: int, seconds: float) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate_hz)) / rate_hz)).astype(np.float32)
+
+
+def pcm(samples: np.ndarray) -> bytes:
+    return bytes(np.rint(samples * 32767).astype("<i2").tobytes())
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "tone.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(pcm(tone(16000, 0.5)))
+    return path
+
+
+def everything(source: Source) -> np.ndarray:
+    return np.concatenate([chunk.samples for chunk in source])
+
+
+def stdin_of(data: bytes, rate_hz: int = 16000, input_hz: int = 16000) -> StdinSource:
+    return StdinSource(rate_hz, input_hz, io.BufferedReader(io.BytesIO(data)))
+
+
+def test_sources_pass_the_checks(recording: Path, fake_sounddevice: SimpleNamespace) -> None:
+    openers: list[Callable[[], Source]] = [
+        lambda: FileSource(recording, 16000, fast=True),
+        lambda: stdin_of(pcm(tone(16000, 0.1))),
+        lambda: MicrophoneSource("", 16000),
+    ]
+    for open_one in openers:
+        check_source(open_one, limit=10)
+
+
+def test_file_gives_the_recording_resampled(recording: Path) -> None:
+    np.testing.assert_allclose(everything(open_source(str(recording), 16000, fast=True)), tone(16000, 0.5), atol=1e-4)
+    slower = everything(open_source(f"file:{recording}", 8000, fast=True))
+    np.testing.assert_allclose(slower[500:3500], tone(8000, 0.5)[500:3500], atol=1e-3)
+    assert len(everything(open_source(f"file://{recording}", 16000, fast=True))) == 8000
+
+
+def test_file_at_its_own_pace_takes_as_long_as_it_lasts(recording: Path) -> None:
+    start = time.monotonic()
+    times = [chunk.time_s - start for chunk in open_source(str(recording), 16000)]
+    assert 0.45 < time.monotonic() - start < 2.0
+    np.testing.assert_allclose(np.diff(times), 0.02, atol=1e-6)
+
+
+def test_closing_ends_a_file_from_another_thread(recording: Path) -> None:
+    source = FileSource(recording, 16000)
+    threading.Timer(0.1, source.close).start()
+    assert len(everything(source)) < 8000
+
+
+@pytest.mark.parametrize("input_hz", [8000, 16000, 44100])
+def test_stdin_gives_what_is_piped_in_wherever_it_is_cut(input_hz: int) -> None:
+    class Dribble(io.RawIOBase):
+        """Gives a few bytes at a time, cutting samples in two."""
+
+        data = pcm(tone(input_hz, 0.5))
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            piece, self.data = self.data[:777], self.data[777:]
+            buffer[: len(piece)] = piece
+            return len(piece)
+
+    samples = everything(StdinSource(16000, input_hz, io.BufferedReader(Dribble(), 16)))
+    assert abs(len(samples) - 8000) <= 1
+    np.testing.assert_allclose(samples[800:7200], tone(16000, 0.5)[800:7200], atol=2e-3)
+
+
+def test_half_a_sample_at_the_end_is_dropped() -> None:
+    assert len(everything(stdin_of(b"\x00\x01\x02"))) == 1
+
+
+def test_terminal_is_not_taken_for_sound() -> None:
+    master, slave = os.openpty()
+    with os.fdopen(master, "rb"), os.fdopen(slave, "rb") as terminal, pytest.raises(AudioError, match="terminal"):
+        StdinSource(16000, 16000, terminal)
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("rtsp://camera", "no source 'rtsp:'; the sources are: .*file:PATH.*stdin.*mic"),
+        ("stdin:?rate=0", "whole number above zero, not '0'"),
+        ("stdin:?rate=fast", "whole number above zero, not 'fast'"),
+        ("stdin:?channels=2", "only the option rate"),
+        ("stdin:16000", "only the option rate"),
+    ],
+)
+def test_uri_that_makes_no_sense(uri: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        open_source(uri, 16000)
+
+
+def test_file_whose_name_looks_like_a_uri(tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recording.rename(tmp_path / "take:1.wav")
+    assert len(everything(open_source("take:1.wav", 16000, fast=True))) == 8000
+
+
+def test_resampler_refuses_a_rate_of_zero_and_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="above zero, found 0 Hz"):
+        Resampler(0, 16000)
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    with pytest.raises(MissingDependencyError, match=r"edgernn\[audio\]"):
+        Resampler(8000, 16000)
+    assert Resampler(8000, 8000).push(np.ones(3, np.float32)).tolist() == [1, 1, 1]
+
+
+class PortAudioError(Exception):
+    pass
+
+
+class FakeStream:
+    """Calls back from a thread of its own, as PortAudio does, with blocks that count up."""
+
+    def __init__(self, hub: SimpleNamespace, callback: Any, blocksize: int, samplerate: int, **_: Any) -> None:
+        self.active, self._hub, self._callback = True, hub, callback
+        self._size, self._rate = blocksize, samplerate
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self.closed = False
+        hub.streams.append(self)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _work(self) -> None:
+        clock = 1.0
+        for number in range(self._hub.blocks):
+            skipped = self._hub.overflows.get(number, 0)
+            clock += skipped / self._rate
+            block = np.full((self._size, 1), number / 1000, np.float32)
+            times = SimpleNamespace(inputBufferAdcTime=clock)
+            self._callback(block, self._size, times, SimpleNamespace(input_overflow=skipped > 0))
+            block[...] = np.nan  # PortAudio uses its memory again
+            clock += self._size / self._rate
+        self.active = not self._hub.unplugged
+
+    def abort(self) -> None:
+        self.active = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def fake_sounddevice(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    hub = SimpleNamespace(
+        blocks=20, overflows={}, unplugged=False, rates={16000, 48000}, streams=[], PortAudioError=PortAudioError
+    )
+    devices = [
+        {"name": "HDMI", "max_input_channels": 0, "default_samplerate": 44100.0},
+        {"name": "USB mic", "max_input_channels": 1, "default_samplerate": 48000.0},
+    ]
+
+    def query_devices(device: Any = None, kind: str | None = None) -> Any:
+        if kind is None:
+            return devices
+        if device in (None, 1, "USB"):
+            return devices[1]
+        raise ValueError(f"No input device matching {device!r}")
+
+    def check_input_settings(device: Any, channels: int, dtype: str, samplerate: int) -> None:
+        if samplerate not in hub.rates:
+            raise PortAudioError("Invalid sample rate")
+
+    hub.query_devices, hub.check_input_settings = query_devices, check_input_settings
+    hub.InputStream = lambda **options: FakeStream(hub, **options)
+    monkeypatch.setitem(sys.modules, "sounddevice", hub)
+    return hub
+
+
+def take(source: MicrophoneSource, count: int) -> list[Any]:
+    chunks = []
+    for chunk in source:
+        chunks.append(chunk)
+        if len(chunks) == count:
+            break
+    source.close()
+    return chunks
+
+
+@pytest.mark.parametrize("name", ["", "1", "USB"])
+def test_microphone_delivers_every_block(name: str, fake_sounddevice: SimpleNamespace) -> None:
+    chunks = take(MicrophoneSource(name, 16000), 20)
+    np.testing.assert_array_equal(
+        np.concatenate([chunk.samples for chunk in chunks]), np.repeat(np.arange(20) / 1000, 320).astype(np.float32)
+    )
+    assert all(chunk.lost == 0 for chunk in chunks)
+    assert fake_sounddevice.streams[0].closed
+
+
+def test_microphone_counts_what_portaudio_dropped(fake_sounddevice: SimpleNamespace) -> None:
+    fake_sounddevice.overflows = {3: 160}
+    lost = [chunk.lost for chunk in take(MicrophoneSource("", 16000), 20)]
+    assert lost[3] == 160
+    assert sum(lost) == 160
+
+
+def test_callback_never_waits_and_what_a_slow_reader_missed_is_counted(fake_sounddevice: SimpleNamespace) -> None:
+    fake_sounddevice.blocks = 255
+    source = MicrophoneSource("", 16000)
+    stream = fake_sounddevice.streams[0]
+    stream._thread.join()  # all 255 blocks, and nobody has read one
+    iterator = iter(source)
+    for _ in range(250):  # the queue holds five seconds
+        assert next(iterator).lost == 0
+    flags, times = SimpleNamespace(input_overflow=False), SimpleNamespace(inputBufferAdcTime=9.0)
+    stream._callback(np.zeros((320, 1), np.float32), 320, times, flags)
+    assert next(iterator).lost == 5 * 320
+    source.close()
+
+
+def test_microphone_without_the_rate_is_resampled(fake_sounddevice: SimpleNamespace) -> None:
+    fake_sounddevice.rates = {48000}
+    fake_sounddevice.overflows = {10: 480}
+    chunks = take(MicrophoneSource("", 16000), 20)
+    samples = np.concatenate([chunk.samples for chunk in chunks])
+    assert 20 * 320 - 600 < len(samples) <= 20 * 320
+    assert sum(chunk.lost for chunk in chunks) == 160
+
+
+def test_unplugged_microphone_is_an_error(fake_sounddevice: SimpleNamespace) -> None:
+    fake_sounddevice.unplugged = True
+    with pytest.raises(AudioError, match="still plugged in"):
+        list(MicrophoneSource("", 16000))
+
+
+def test_microphone_that_is_not_there(fake_sounddevice: SimpleNamespace) -> None:
+    with pytest.raises(AudioError, match=r"no microphone 'kitchen' .*--list-devices"):
+        MicrophoneSource("kitchen", 16000)
+    assert list_microphones() == [(1, "USB mic", 1, 48000)]
+
+
+def test_portaudio_and_sounddevice_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    with pytest.raises(MissingDependencyError, match=r"edgernn\[audio\]"):
+        MicrophoneSource("", 16000)
+    monkeypatch.delitem(sys.modules, "sounddevice")
+
+    class NoPortAudio:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "sounddevice":
+                raise OSError("PortAudio library not found")
+
+    monkeypatch.setattr(sys, "meta_path", [NoPortAudio(), *sys.meta_path])
+    with pytest.raises(AudioError, match="sudo apt install libportaudio2"):
+        MicrophoneSource("", 16000)
