@@ -20,11 +20,11 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of ten seconds: a "word" is a beep, and its "speaker" is how high the beep is."""
     folder = tmp_path_factory.mktemp("tones")
     random = np.random.default_rng(0)
-    time = np.arange(9000) / 16000
+    time = np.arange(15800) / 16000
     for word, hertz in WORDS.items():
         for number, speaker in enumerate(SPEAKERS):
-            beep = 0.3 * np.sin(2 * np.pi * hertz * (1 + 0.03 * number) * time) * np.hanning(9000)
-            write_wav(folder / word / f"{speaker}_nohash_0.wav", beep + random.normal(0, 0.001, 9000))
+            beep = 0.3 * np.sin(2 * np.pi * hertz * (1 + 0.03 * number) * time) * np.hanning(15800) ** 0.25
+            write_wav(folder / word / f"{speaker}_nohash_0.wav", beep + random.normal(0, 0.001, 15800))
     write_wav(folder / "_background_noise_" / "hiss.wav", random.normal(0, 0.01, 6 * 16000))
     rows = [f"{w}/{s}_nohash_0.wav,{w},{s},{'dev' if s in 'eva fay' else 'train'}" for w in WORDS for s in SPEAKERS]
     (folder / "index.csv").write_text("\n".join(["file,word,speaker,set", *rows]) + "\n")
@@ -34,14 +34,17 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TINY = """
 words = ["low", "high"]
 [model]
-conv_filters = [8, 8]
+conv_filters = [12, 12]
 conv_blocks = 0
-units = [12]
-dropout = 0.1
+units = [16]
+dropout = 0.0
 [augment]
+shift_ms = 20.0
+gain_db = 3.0
 context = 0.0
 speed = 0.0
-noise = 0.3
+noise = 0.5
+snr_db = [20.0, 30.0]
 tilt_db = 1.0
 masks = 0
 mixup = 0.0
@@ -49,9 +52,9 @@ mixup = 0.0
 epochs = 4
 batch = 32
 examples = 320
-learning_rate = 0.02
+learning_rate = 0.01
 warmup_epochs = 0.5
-average = 0.8
+average = 0.5
 """
 
 
