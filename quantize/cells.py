@@ -17,11 +17,20 @@ from numpy.typing import NDArray
 from edgernn.errors import ConversionError
 from edgernn.quantize.graph import Builder, array_of, attribute, rebuild, shape_of
 
-__all__ = ["decompose_cells"]
+__all__ = ["Activation", "activation_attributes", "decompose_cells"]
 
 # ONNX' defaults: f (gates), g (candidate), h (output)
 DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
-WITH_ALPHA = ("Elu", "LeakyRelu", "HardSigmoid", "ThresholdedRelu")
+# the activations that have parameters, and what these are where they are not given
+PARAMETERS = {
+    "Affine": {"alpha": 1.0, "beta": 0.0},
+    "Elu": {"alpha": 1.0},
+    "HardSigmoid": {"alpha": 0.2, "beta": 0.5},
+    "LeakyRelu": {"alpha": 0.01},
+    "ThresholdedRelu": {"alpha": 1.0},
+}
+Activation = tuple[str, dict[str, float]]
+"""Name of an activation of the recurrent operators, and its parameters."""
 
 
 def decompose_cells(model: ir.Model) -> ir.Model:
@@ -64,19 +73,34 @@ class _Cell:
         return x if name == "Affine" else self.graph.op(name, x, **attributes)
 
 
-def _activations(node: ir.Node) -> list[tuple[str, dict[str, float]]]:
-    names = attribute(node, "activations", DEFAULTS[node.op_type])
-    alphas = list(attribute(node, "activation_alpha", [0.0] * len(names)))
-    betas = list(attribute(node, "activation_beta", [0.0] * len(names)))
+def activation_attributes(functions: Sequence[Activation]) -> dict[str, list[Any]]:
+    """Return the attributes that tell a recurrent operator its activations.
+
+    The operators read `activation_alpha` and `activation_beta` in order, for activations that have such a parameter.
+
+    >>> activation_attributes([("Sigmoid", {}), ("Elu", {"alpha": 1.0})])
+    {'activations': ['Sigmoid', 'Elu'], 'activation_alpha': [1.0]}
+    """
+    attributes: dict[str, list[Any]] = {"activations": [name for name, _ in functions]}
+    for key in ("alpha", "beta"):
+        values = [parameters[key] for _, parameters in functions if key in parameters]
+        if values:
+            attributes[f"activation_{key}"] = values
+    return attributes
+
+
+def _activations(node: ir.Node) -> list[Activation]:
     if attribute(node, "clip", 0.0) or attribute(node, "input_forget", 0):
         raise ConversionError(f"{node.name}: clip and input_forget cannot be taken apart; export the model without")
-    result: list[tuple[str, dict[str, float]]] = []
-    for name, alpha, beta in zip(names, alphas, betas, strict=True):
-        if name == "Affine" and (alpha, beta) != (1.0, 0.0):
-            raise ConversionError(f"{node.name}: the activation Affine({alpha}, {beta}) has no rule")
-        own = {"alpha": alpha} if name in WITH_ALPHA else {}
-        result.append((name, {**own, "beta": beta} if name == "HardSigmoid" else own))
-    return result
+    given = {key: iter(attribute(node, f"activation_{key}", [])) for key in ("alpha", "beta")}
+    functions = []
+    for name in attribute(node, "activations", DEFAULTS[node.op_type]):
+        defaults = PARAMETERS.get(name, {})
+        functions.append((name, {key: float(next(given[key], default)) for key, default in defaults.items()}))
+    for name, parameters in functions:
+        if name == "Affine" and parameters != PARAMETERS["Affine"]:
+            raise ConversionError(f"{node.name}: the activation Affine with {parameters} cannot be taken apart")
+    return functions
 
 
 Step = Callable[[_Cell, ir.Value, list[ir.Value]], list[ir.Value]]

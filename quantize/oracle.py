@@ -29,7 +29,13 @@ class Oracle:
 
     def batch(self, frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Return every output for several streams of one length, `(streams, frames, features)` for each input."""
-        outputs = self.model.predict_on_batch(list(frames) if len(frames) > 1 else frames[0])
+        try:
+            outputs = self.model.predict_on_batch(list(frames) if len(frames) > 1 else frames[0])
+        except Exception as error:  # whatever the back end says, at length
+            raise ConversionError(
+                f"'{self.model.name}' cannot be run on {frames[0].shape[1]} frames: "
+                f"{' '.join(str(error).split())[-200:]}"
+            ) from error
         return [np.asarray(output) for output in (outputs if isinstance(outputs, list | tuple) else [outputs])]
 
 

@@ -58,11 +58,12 @@ def expected_outputs(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[n
     whole = oracle([array[: total * chunk] for array in stream])
     result: Expected = []
     beginnings: dict[int, list[NDArray[np.float32]]] = {}
+    warm = max(timing.warmup_steps for timing in step.timings)  # before that, the source may have no frame to give
     for index, timing in enumerate(step.timings):
         if timing.axis is not None:
             result.append(_frames(whole[index], timing.delay, timing.frames, total))
             continue
-        first = timing.warmup_steps + -(-timing.extra_input_frames // chunk)
+        first = warm + -(-timing.extra_input_frames // chunk)
         chosen = np.unique(np.linspace(first, total - 1, PREFIXES).astype(np.int64))
         values = []
         for number in chosen:

@@ -123,6 +123,7 @@ class _Entry:
 
 
 _RULES: dict[str, _Entry] = {}
+_KEEPS_ZEROS = ("AveragePool", "Conv", "MaxPool", "Pad", "Slice", "Transpose")  # zeros before them may stay unsaid
 
 
 def rule(*op_types: str, kind: Kind, stride: Callable[[ir.Node], int] | None = None) -> Callable[[Rule], Rule]:
@@ -167,6 +168,9 @@ class StepBuilder(Builder):
     def align(self, stepped: Stepped, shape: Sequence[int]) -> Stepped:
         """Delay a value until its first valid frame is the first frame of a step."""
         timing = stepped.timing
+        if timing is not None and timing.delay < 0:
+            stepped = self.delay(stepped, -timing.delay, shape)
+            timing = stepped.timing
         return stepped if timing is None else self.delay(stepped, -timing.delay % timing.frames, shape)
 
     def cut(self, value: ir.Value, axis: int, start: int, stop: int, step: int = 1) -> ir.Value:
@@ -251,9 +255,18 @@ def _apply(node: ir.Node, mapped: dict[ir.Value, Stepped], builder: StepBuilder)
         raise refusal(node, "there is no rule for this operator", f"the operators with a rule are: {known}")
     inputs = [None if value is None else mapped[value] for value in node.inputs]
     builder.scope = scope_of(node)
+    if node.op_type not in _KEEPS_ZEROS:
+        inputs = [item and _with_zeros(value, item, builder) for value, item in zip(node.inputs, inputs, strict=True)]
     if all(item is None or item.timing is None for item in inputs):
         return [Stepped(value) for value in builder.copy(node, values_of(inputs))]
     return entry.apply(node, inputs, builder)
+
+
+def _with_zeros(value: ir.Value | None, item: Stepped, builder: StepBuilder) -> Stepped:
+    """Give a value the zeros that stand before its sequence."""
+    if value is None or item.timing is None or item.timing.delay >= 0:
+        return item
+    return builder.delay(item, -item.timing.delay, step_shape(value, item.timing))
 
 
 def _strides(sequence: ir.Model) -> dict[ir.Value, int]:

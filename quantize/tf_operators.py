@@ -38,6 +38,11 @@ def _softplus(x: Any) -> Any:
     return tf.maximum(x, 0.0) + tf.math.log(1.0 + tf.exp(-tf.abs(x)))
 
 
+def _hard_sigmoid(x: Any, alpha: float, beta: float) -> Any:
+    """With RELU6, which has an int8 kernel, and not with MINIMUM and MAXIMUM."""
+    return tf.nn.relu6(x * (6.0 * alpha) + 6.0 * beta) * (1.0 / 6.0)
+
+
 def _selu(x: Any, alpha: float, gamma: float) -> Any:
     return gamma * (tf.maximum(x, 0.0) + alpha * (tf.exp(tf.minimum(x, 0.0)) - 1.0))
 
@@ -57,9 +62,7 @@ _TABLE.update(
         "Concat": lambda node, i: tf.concat(i, attribute(node, "axis", 0)),
         "DequantizeLinear": lambda node, i: i[0],  # its other half is the fake quantization below
         "Gather": lambda node, i: tf.gather(i[0], i[1], axis=attribute(node, "axis", 0)),
-        "HardSigmoid": lambda node, i: tf.clip_by_value(
-            i[0] * attribute(node, "alpha", 0.2) + attribute(node, "beta", 0.5), 0.0, 1.0
-        ),
+        "HardSigmoid": lambda node, i: _hard_sigmoid(i[0], attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)),
         "LeakyRelu": lambda node, i: tf.nn.leaky_relu(i[0], attribute(node, "alpha", 0.01)),
         "LogSoftmax": lambda node, i: tf.nn.log_softmax(i[0], attribute(node, "axis", -1)),
         "PRelu": lambda node, i: tf.maximum(i[0], 0.0) + i[1] * tf.minimum(i[0], 0.0),

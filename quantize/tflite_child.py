@@ -28,7 +28,9 @@ def main(source: str, target: str, scheme: str) -> int:
         function = _trace(model)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
         _configure(converter, scheme)
-        Path(target).write_bytes(converter.convert())
+        content = converter.convert()
+        _invoke_once(content)
+        Path(target).write_bytes(content)
     except EdgeRNNError as error:
         print(error, file=sys.stderr)
         return 1
@@ -64,6 +66,15 @@ def _configure(converter: Any, scheme: str) -> None:
         converter.target_spec.supported_types = [tf.float16]
     if scheme == "int8":  # the ranges are in the graph, as fake quantization
         converter.inference_input_type = converter.inference_output_type = tf.int8
+
+
+def _invoke_once(content: bytes) -> None:
+    """Run the fresh file here, where a crash of the kernels ends only this process."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.invoke()
 
 
 if __name__ == "__main__":

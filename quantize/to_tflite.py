@@ -46,7 +46,7 @@ def _run_child(arguments: list[str]) -> None:
         ) from None
     if result.returncode < 0:
         raise ConversionError(
-            f"the TensorFlow Lite converter crashed (signal {-result.returncode}) on this model; try another "
+            f"the TensorFlow Lite converter, or the file that it made, crashed (signal {-result.returncode}); try another "
             "--quantize, or --to onnx"
         )
     if result.returncode != 0:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgernn.quantize.cells import Activation
 from edgernn.quantize.from_keras import Emitter, emits, refuse
 from edgernn.quantize.graph import Builder
 
@@ -67,16 +68,16 @@ FUNCTIONS: dict[str, Function] = {
     "gelu": _gelu,
 }
 
-# Keras' name to the name, alpha and beta that the ONNX recurrent operators have for it
-RECURRENT = {
-    "tanh": ("Tanh", 0.0, 0.0),
-    "sigmoid": ("Sigmoid", 0.0, 0.0),
-    "relu": ("Relu", 0.0, 0.0),
-    "linear": ("Affine", 1.0, 0.0),
-    "hard_sigmoid": ("HardSigmoid", 1 / 6, 0.5),
-    "softsign": ("Softsign", 0.0, 0.0),
-    "softplus": ("Softplus", 0.0, 0.0),
-    "elu": ("Elu", 1.0, 0.0),
+# Keras' name to the name that the ONNX recurrent operators have for it, and its parameters
+RECURRENT: dict[str, Activation] = {
+    "tanh": ("Tanh", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "relu": ("Relu", {}),
+    "linear": ("Affine", {"alpha": 1.0, "beta": 0.0}),
+    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+    "softsign": ("Softsign", {}),
+    "softplus": ("Softplus", {}),
+    "elu": ("Elu", {"alpha": 1.0}),
 }
 
 
@@ -89,7 +90,7 @@ def activate(layer: Any, x: ir.Value, graph: Builder, name: str = "activation") 
     return FUNCTIONS[known](graph, x)
 
 
-def recurrent_activation(layer: Any, name: str) -> tuple[str, float, float]:
+def recurrent_activation(layer: Any, name: str) -> Activation:
     """Return what the ONNX recurrent operators call an activation of `layer`."""
     known = getattr(layer, name).__name__
     if known not in RECURRENT:
@@ -110,7 +111,7 @@ def _relu(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
     value = graph.op("LeakyRelu", inputs[0], alpha=slope) if slope else graph.op("Relu", inputs[0])
     if layer.max_value is None:
         return value
-    return graph.op("Min", value, graph.constant(layer.max_value))
+    return graph.op("Min", value, graph.constant(float(layer.max_value)))
 
 
 @emits("LeakyReLU")

@@ -55,7 +55,7 @@ def _concatenate(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.V
 def _get_item(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
     """x[:, -1] (the last frame) and x[:, n:] (all but the first frames)."""
     key = graph.arguments.args[1]
-    parts = [part for part in (key if isinstance(key, tuple) else (key,)) if part is not Ellipsis]
+    parts = [part for part in (key if isinstance(key, tuple | list) else (key,)) if part is not Ellipsis]
     everything = slice(None)
     if len(parts) > 1 and parts[0] == everything and all(part == everything for part in parts[2:]):
         if parts[1] == -1:
@@ -71,6 +71,14 @@ def _cropping(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Valu
     if last:
         raise refuse(layer, f"it drops the last {last} frames", "crop at the beginning: cropping=(n, 0)")
     return drop_first(inputs[0], first, graph) if first else inputs[0]
+
+
+@emits("ZeroPadding1D")
+def _padding(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    before, after = layer.padding
+    if after:
+        raise refuse(layer, f"it adds {after} frames after the last one", "pad at the beginning: padding=(n, 0)")
+    return graph.op("Pad", inputs[0], graph.constant([0, before, 0, 0, 0, 0], "pads"))
 
 
 def drop_first(x: ir.Value, frames: int, graph: Emitter) -> ir.Value:

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgernn.quantize.cells import activation_attributes
 from edgernn.quantize.from_keras import Emitter, emits, refuse
 from edgernn.quantize.layers.activation import recurrent_activation
 
@@ -50,9 +51,7 @@ def _recurrent(
     _check(layer, inputs)
     kernel, recurrent, *bias = layer.get_weights()
     order = GATE_ORDER[op_type]
-    names, alphas, betas = zip(*(recurrent_activation(layer, name) for name in activations), strict=True)
-    # ONNX reads alphas and betas only for the activations that have them, in order
-    extra_floats = {"activation_alpha": list(alphas), "activation_beta": list(betas)} if any(alphas) else {}
+    functions = [recurrent_activation(layer, name) for name in activations]
     frames_first = graph.op("Transpose", inputs[0], perm=[1, 0, 2])
     every, _ = graph.ops(
         op_type,
@@ -63,7 +62,7 @@ def _recurrent(
             graph.constant(_bias(bias, order, recurrent.shape[1])[None], "B"),
         ],
         2,
-        {"hidden_size": int(layer.units), "activations": list(names), **extra_floats, **extra},
+        {"hidden_size": int(layer.units), **activation_attributes(functions), **extra},
     )
     squeezed = graph.op("Squeeze", every, graph.constant([1], "direction"))
     sequence = graph.op("Transpose", squeezed, perm=[1, 0, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -34,7 +35,7 @@ def roll_window(
     if not 0 <= padding < span:
         raise refusal(node, f"it pads {padding} frames before a window of {span}")
     stride = window_stride(node)
-    source = step.align(source, step_shape(node.inputs[0], source.timing))
+    source, padding = _with_padding(source, span, padding, step, step_shape(node.inputs[0], source.timing))
     timing = source.timing
     assert timing is not None
     ahead = -(-(span - padding) // stride) - 1
@@ -46,6 +47,17 @@ def roll_window(
         state = step.state("past", (1, past, channels), timing.delay // timing.frames)
         value = _joined(state, value, timing.frames, past, step)
     return value, timing.window(span, stride, padding)
+
+
+def _with_padding(
+    source: Stepped, span: int, padding: int, step: StepBuilder, shape: Sequence[int]
+) -> tuple[Stepped, int]:
+    """Take over zeros that stand before the sequence as padding, then align what is left to whole steps."""
+    timing = source.timing
+    assert timing is not None
+    zeros = min(max(-timing.delay, 0), span - 1 - padding)
+    timing = replace(timing, delay=timing.delay + zeros, lag=timing.lag + zeros)
+    return step.align(Stepped(source.value, timing), shape), padding + zeros
 
 
 def _joined(state: State, value: ir.Value, frames: int, past: int, step: StepBuilder) -> ir.Value:

@@ -77,6 +77,21 @@ def _gather_axis(timing: Timing, axis: int, index: np.ndarray) -> int | None:
     return None if timing.axis is None else timing.axis + (index.ndim - 1 if axis < timing.axis else 0)
 
 
+@rule("Pad", kind=Kind.CAUSAL)
+def pad(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+    """Zeros before the first frame: the stream is ahead of the sequence by so many frames (a negative delay).
+
+    A convolution that follows begins with these zeros in its state; anything else gets a delay line full of them.
+    """
+    value, timing = _first(inputs)
+    pads, rank = array_of(node.inputs[1]), _rank(node)
+    before = 0 if timing.axis is None else int(pads[timing.axis])
+    if attribute(node, "mode", "constant") != "constant" or before < 0 or pads.sum() != before:
+        raise refusal(node, f"it pads by {pads.tolist()} ({rank} axes, before and after)",
+                      "only zeros before the first frame can be streamed, as in ZeroPadding1D((n, 0))")
+    return [Stepped(value, replace(timing, delay=timing.delay - before, lag=timing.lag - before))]
+
+
 @rule("Slice", kind=Kind.POINTWISE)
 def cut(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
     """Cutting features is pointwise; dropping the first frames only changes what the frames are called."""
