@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["add_noise", "change_speed", "coloured_noise", "cut", "mask", "mix", "place", "rms", "tilt"]
+__all__ = ["add_noise", "change_speed", "coloured_noise", "cut", "mask", "place", "rms", "tilt"]
 
 Sound = NDArray[np.float32]
 Random = np.random.Generator
@@ -91,17 +91,3 @@ def mask(frames: NDArray[np.float32], masks: int, widest: int, axis: int, random
             start = int(random.integers(0, frames.shape[axis] - width + 1))
             span = slice(start, start + width)
             stream[(span, slice(None)) if axis == 1 else (slice(None), span)] = 0.0
-
-
-def mix(
-    frames: NDArray[np.float32], targets: NDArray[np.float32], share: float, random: Random
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mix a share of the streams with another stream each, frames `(streams, ...)` and targets `(streams, classes)`.
-
-    mixup (Zhang et al. 2018, arXiv:1710.09412) of log-mel frames; the stream itself keeps at least half the weight.
-    """
-    weight = 1.0 - 0.5 * random.beta(0.5, 1.0, len(frames)) * (random.random(len(frames)) < share)
-    partner = random.permutation(len(frames))
-    mine, other = weight.astype(np.float32), (1.0 - weight).astype(np.float32)
-    mixed = frames * mine[:, None, None] + frames[partner] * other[:, None, None]
-    return mixed, targets * mine[:, None] + targets[partner] * other[:, None]

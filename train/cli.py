@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +23,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     run = Path(options.output)
     recipe = _recipe(options, run)
     labels_of(recipe.words)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no greetings
     try:
-        from edgernn.train.keyword import train_keywords
+        with _hushed():
+            import keras
+
+            keras.ops.zeros(1)  # it looks for devices, and talks about them, only now
+            from edgernn.train.keyword import train_keywords
     except ModuleNotFoundError as error:
         raise MissingDependencyError("training", error.name or "keras", "train") from error
     facts = train_keywords(Path(options.data), run, recipe)
@@ -31,6 +36,20 @@ def main(arguments: Sequence[str], prog: str) -> int:
     print(f"{run}: {facts['parameters']:,} parameters, trained in {facts['seconds']:.0f} s")
     print(f"next: edgernn convert {run} -o ARTIFACT")
     return 0
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Drop what is written to stderr from C++: TensorFlow 2.21 greets with ten lines, whatever its settings say."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123, the null device is no path
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

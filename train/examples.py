@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgernn.clips import SILENCE, UNKNOWN, labels_of
 from edgernn.frontend import FrontEnd, LogMel
-from edgernn.train.augment import add_noise, change_speed, coloured_noise, cut, mask, mix, place, rms, tilt
+from edgernn.train.augment import add_noise, change_speed, coloured_noise, cut, mask, place, rms, tilt
 from edgernn.train.datasets import Sounds
 from edgernn.train.recipe import Recipe
 
@@ -67,10 +67,9 @@ class Examples:
         augment = self.recipe.augment
         size = np.full(self.params.bands, augment.tilt_db * np.log(10.0) / 10.0)
         tilt(frames, size / np.array(self.params.std or 1.0), random)
-        frames, targets = mix(frames, np.eye(len(self.labels), dtype=np.float32)[classes], augment.mixup, random)
         mask(frames, augment.masks, augment.mask_frames, 1, random)
         mask(frames, augment.masks, augment.mask_bands, 2, random)
-        return frames, targets
+        return frames, np.eye(len(self.labels), dtype=np.float32)[classes]
 
     def stream(self, index: int, context: bool, random: Random) -> NDArray[np.float32]:
         """Return the frames of one stream whose last second is of class `index`: `(frames, bands)`."""
@@ -93,7 +92,7 @@ class Examples:
         if context and random.random() < 0.7:
             place(stream, *self._before(clip_samples if not silent else samples - clip_samples, start, random))
         self._add_noise(stream, rms(target), silent, random)
-        gain = random.uniform(-augment.gain_db, augment.gain_db)
+        gain = random.uniform(*augment.gain_db)
         return stream * np.float32(10.0 ** (gain / 20.0))
 
     def _clip(self, index: int, random: Random) -> Sound:

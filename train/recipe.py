@@ -69,16 +69,14 @@ class AugmentRecipe:
     """After context, the stream goes on for up to this long after the clip."""
     speed: float = 0.15
     """The clip is played up to this share faster or slower, which changes its pitch too."""
-    gain_db: float = 10.0
-    """The whole stream is made up to this much louder or quieter."""
+    gain_db: tuple[float, float] = (-25.0, 6.0)
+    """Range of how much louder the whole stream is made; some people speak very quietly."""
     noise: float = 0.8
     """Share of the streams with background noise."""
-    snr_db: tuple[float, float] = (0.0, 30.0)
+    snr_db: tuple[float, float] = (3.0, 30.0)
     """Range of the signal-to-noise ratio."""
     tilt_db: float = 6.0
     """Size of a random smooth change of the spectrum, as another microphone or room would make."""
-    mixup: float = 0.4
-    """Share of the streams that are mixed with another one, classes and all (Zhang et al. 2018, arXiv:1710.09412)."""
     masks: int = 2
     """SpecAugment masks (Park et al. 2019, arXiv:1904.08779) of each kind."""
     mask_bands: int = 6
@@ -89,17 +87,17 @@ class AugmentRecipe:
     def __post_init__(self) -> None:
         _require(0.0 <= self.context <= 1.0, "augment.context must be a share", self.context)
         _require(0.0 <= self.noise <= 1.0, "augment.noise must be a share", self.noise)
-        _require(0.0 <= self.mixup <= 1.0, "augment.mixup must be a share", self.mixup)
         _require(0.0 <= self.speed < 0.9, "augment.speed must be at least 0 and below 0.9", self.speed)
-        in_order = len(self.snr_db) == 2 and self.snr_db[0] <= self.snr_db[-1]
-        _require(in_order, "augment.snr_db must be the lower and the upper limit", self.snr_db)
+        for name, limits in (("snr_db", self.snr_db), ("gain_db", self.gain_db)):
+            in_order = len(limits) == 2 and limits[0] <= limits[1]
+            _require(in_order, f"augment.{name} must be the lower and the upper limit", limits)
 
 
 @dataclass(frozen=True)
 class FitRecipe:
     """The optimisation: AdamW, warm-up and cosine decay, an average of the weights, early stopping."""
 
-    epochs: int = 140
+    epochs: int = 150
     batch: int = 64
     """Streams in a batch."""
     examples: int = 3520

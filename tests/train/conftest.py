@@ -40,14 +40,13 @@ units = [16]
 dropout = 0.0
 [augment]
 shift_ms = 20.0
-gain_db = 3.0
+gain_db = [-3.0, 3.0]
 context = 0.0
 speed = 0.0
 noise = 0.5
 snr_db = [20.0, 30.0]
 tilt_db = 1.0
 masks = 0
-mixup = 0.0
 [fit]
 epochs = 4
 batch = 32

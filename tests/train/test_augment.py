@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from edgernn.train.augment import add_noise, change_speed, coloured_noise, cut, mask, mix, place, rms, tilt
+from edgernn.train.augment import add_noise, change_speed, coloured_noise, cut, mask, place, rms, tilt
 
 
 def random() -> np.random.Generator:
@@ -72,18 +72,6 @@ def test_tilt_is_smooth_bounded_and_the_same_for_all_frames_of_a_stream() -> Non
     assert np.abs(frames).max() <= 2.0
     assert np.abs(np.diff(frames, axis=2)).max() <= 2 * 2.0 * 4 / 39 + 1e-6
     assert np.abs(frames[0] - frames[1]).max() > 0.1
-
-
-def test_mixed_streams_have_mixed_targets() -> None:
-    targets = np.eye(4, dtype=np.float32)[random().integers(0, 4, 400)]
-    frames = np.repeat(targets[:, None], 3, axis=1)  # each frame says what the stream is
-    mixed, blended = mix(frames, targets, 0.5, random())
-    np.testing.assert_allclose(mixed, np.repeat(blended[:, None], 3, axis=1), atol=1e-6)
-    np.testing.assert_allclose(blended.sum(axis=1), 1.0, atol=1e-6)
-    assert ((blended * targets).sum(axis=1) >= 0.5).all()
-    changed = (blended != targets).any(axis=1).mean()
-    assert 0.3 < changed < 0.5  # half, less those that were mixed with their own class
-    assert np.array_equal(mix(frames, targets, 0.0, random())[0], frames)
 
 
 def test_the_same_generator_gives_the_same_result() -> None:

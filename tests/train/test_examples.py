@@ -12,7 +12,7 @@ from edgernn.train.examples import Examples, clip_frames, frames_of, measure
 from edgernn.train.recipe import AugmentRecipe, FitRecipe, Recipe
 
 RECIPE = Recipe(("low", "high"), fit=FitRecipe(batch=12))
-STILL = AugmentRecipe(context=0.0, shift_ms=0.0, speed=0.0, gain_db=0.0, noise=0.0, tilt_db=0.0, masks=0, mixup=0.0)
+STILL = AugmentRecipe(context=0.0, shift_ms=0.0, speed=0.0, gain_db=(0.0, 0.0), noise=0.0, tilt_db=0.0, masks=0)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
     [
         ("epoch = 3", "the recipe has the unknown key epoch; the keys are: words, task, "),
         ("[fit]\nepoch = 3", r"\[fit\] has the unknown key epoch; the keys are: epochs, batch, "),
-        ("[fit]\nepochs = 3.5", "fit.epochs is 3.5, expected a value like 100"),
+        ("[fit]\nepochs = 3.5", "fit.epochs is 3.5, expected a value like "),
         ("seed = true", "seed is True"),
         ("fit = 3", "fit is 3"),
         ("words = [1]", r"words is 1, expected a value like ''"),
