@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ __all__ = [
     "FEATURES",
     "FRAMES",
     "OUTPUTS",
+    "STATES",
     "UNITS",
     "WINDOW",
     "Array",
@@ -22,12 +25,14 @@ __all__ = [
     "make_reference",
     "make_stock_tflite",
     "network",
+    "stepping_network",
     "weights_of",
 ]
 
 Array = NDArray[np.float32]
 
 FEATURES, UNITS, OUTPUTS = 40, 128, 12
+STATES = ("h1", "c1", "h2", "c2")
 WINDOW = 100  # frames: one second, where a frame is new every 10 ms
 FRAMES: Array = np.random.default_rng(0).normal(size=(WINDOW, FEATURES)).astype(np.float32)
 
@@ -63,17 +68,30 @@ def make_reference(folder: Path) -> None:
     np.save(folder / "outputs.npy", model.predict(FRAMES[None], verbose=0)[0])
 
 
+def stepping_network() -> Any:
+    """Return it as a Keras model of one frame, with its states as inputs and outputs."""
+    import keras
+
+    x = keras.Input((1, FEATURES), batch_size=1, name="x")
+    h1, c1, h2, c2 = states = [keras.Input((UNITS,), batch_size=1, name=name) for name in STATES]
+    y, *out1 = keras.layers.LSTM(UNITS, return_sequences=True, return_state=True)(x, initial_state=[h1, c1])
+    y, *out2 = keras.layers.LSTM(UNITS, return_state=True)(y, initial_state=[h2, c2])
+    outputs = {f"{name}_out": state for name, state in zip(STATES, out1 + out2, strict=True)}
+    return keras.Model([x, *states], {"y": keras.layers.Dense(OUTPUTS)(y), **outputs})
+
+
 def make_stock_tflite(folder: Path) -> None:
-    """Convert with the stock converter: one frame with a hidden state, and the whole window."""
+    """Convert with the stock converter: a frame with hidden states, one with open states, and the whole window."""
     import tensorflow as tf
 
-    for name, stateful, frames in (("stateful", True, 1), ("window", False, WINDOW)):
+    models = {"stateful": network(True, 1), "step": stepping_network(), "window": network(False, WINDOW)}
+    for name, model in models.items():
+        model.set_weights(weights_of(folder))
         for scheme in ("float32", "dynamic-int8"):
-            model = network(stateful, frames)
-            model.set_weights(weights_of(folder))
             converter = tf.lite.TFLiteConverter.from_keras_model(model)
             converter.optimizations = [] if scheme == "float32" else [tf.lite.Optimize.DEFAULT]
-            (folder / f"{name}-{scheme}.tflite").write_bytes(converter.convert())
+            with contextlib.redirect_stdout(io.StringIO()):  # Keras tells what it exports
+                (folder / f"{name}-{scheme}.tflite").write_bytes(converter.convert())
 
 
 def make_plain_onnx(folder: Path) -> None:
@@ -98,12 +116,11 @@ def make_plain_onnx(folder: Path) -> None:
     def value(name: str, size: int) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 1, size))
 
-    states = ("h1", "c1", "h2", "c2")
     graph = helper.make_graph(
         nodes,
         "plain",
-        [value("x", FEATURES), *(value(state, UNITS) for state in states)],
-        [value("y", OUTPUTS), *(value(f"{state}_out", UNITS) for state in states)],
+        [value("x", FEATURES), *(value(state, UNITS) for state in STATES)],
+        [value("y", OUTPUTS), *(value(f"{state}_out", UNITS) for state in STATES)],
         [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -114,7 +131,8 @@ def make_plain_onnx(folder: Path) -> None:
 def convert_with_edgernn(folder: Path) -> None:
     """Convert with the command line, each scheme to an artifact."""
     for scheme in ("dynamic-int8", "float32", "int8"):
-        model, artifact = str(folder / "model.keras"), str(folder / scheme)
-        status = main(["convert", model, "-o", artifact, "--to", "tflite,onnx", "--quantize", scheme])
+        arguments = [str(folder / "model.keras"), "-o", str(folder / scheme), "--to", "tflite,onnx"]
+        with contextlib.redirect_stdout(io.StringIO()):
+            status = main(["convert", *arguments, "--quantize", scheme])
         if status:
             raise SystemExit(status)
