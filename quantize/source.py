@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import ConversionError, DataError, UsageError
+from edgernn.quiet import quiet_stderr
 
 __all__ = ["Source", "Streams", "load_source", "read_streams"]
 
@@ -59,7 +60,8 @@ def load_source(path: Path) -> Source:
 
 
 def _load_model(file: Path) -> Any:
-    import keras
+    with quiet_stderr():
+        import keras
 
     try:
         return keras.models.load_model(file, compile=False, safe_mode=True)

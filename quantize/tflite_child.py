@@ -1,4 +1,4 @@
-"""The process that runs the TFLite converter: `python -m edgernn.quantize.tflite_child STEP.onnx OUT.tflite SCHEME`.
+"""The process that runs the TFLite converter: `python -m …tflite_child STEP.onnx OUT.tflite SCHEME STATES`.
 
 It is a process of its own because that converter can end the one it runs in (measured with TensorFlow 2.21: int8 of
 rolled recurrent layers ends in a segmentation fault). Its last line on standard error says what went wrong.
@@ -6,6 +6,7 @@ rolled recurrent layers ends in a segmentation fault). Its last line on standard
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,14 +15,19 @@ from typing import Any
 __all__ = ["main"]
 
 
-def main(source: str, target: str, scheme: str) -> int:
-    """Convert a step graph (with QuantizeLinear/DequantizeLinear pairs for int8) and write the TFLite file."""
+def main(source: str, target: str, scheme: str, states: str) -> int:
+    """Convert a step graph and write the TFLite file.
+
+    For int8 the ranges are in the graph, as pairs of QuantizeLinear and DequantizeLinear; `states` tells, as JSON,
+    which "inputs" and "outputs" are states.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # converting needs no GPU, and finding none would be reported at length
     import onnx_ir as ir
     import tensorflow as tf
 
     from edgernn.errors import EdgeRNNError
+    from edgernn.quantize.tflite_states import with_integer_states
 
     model = ir.load(source)
     try:
@@ -29,6 +35,9 @@ def main(source: str, target: str, scheme: str) -> int:
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
         _configure(converter, scheme)
         content = converter.convert()
+        if scheme == "int8":
+            names = json.loads(states)
+            content = with_integer_states(content, names["inputs"], names["outputs"])
         _invoke_once(content)
         Path(target).write_bytes(content)
     except EdgeRNNError as error:
@@ -64,8 +73,6 @@ def _configure(converter: Any, scheme: str) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if scheme == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if scheme == "int8":  # the ranges are in the graph, as fake quantization
-        converter.inference_input_type = converter.inference_output_type = tf.int8
 
 
 def _invoke_once(content: bytes) -> None:

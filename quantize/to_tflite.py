@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,8 @@ def to_tflite(step: StepGraph, spec: StreamSpec, scheme: Scheme) -> tuple[bytes,
     with tempfile.TemporaryDirectory(prefix="edgernn-") as folder:
         source, target = Path(folder, "step.onnx"), Path(folder, "step.tflite")
         ir.save(step.model, source)
-        _run_child([str(source), str(target), scheme.name])
+        names = {"inputs": [state.input for state in spec.states], "outputs": [state.output for state in spec.states]}
+        _run_child([str(source), str(target), scheme.name, json.dumps(names)])
         content = target.read_bytes()
     return content, _with_tensors(spec, content)
 
@@ -46,8 +48,8 @@ def _run_child(arguments: list[str]) -> None:
         ) from None
     if result.returncode < 0:
         raise ConversionError(
-            f"the TensorFlow Lite converter, or the file that it made, crashed (signal {-result.returncode}); try another "
-            "--quantize, or --to onnx"
+            f"the TensorFlow Lite converter, or the file that it made, crashed (signal {-result.returncode}); "
+            "try another --quantize, or --to onnx"
         )
     if result.returncode != 0:
         reason = _last_line(result.stderr)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgernn.quantize.from_keras import Emitter, emits, refuse
-from edgernn.quantize.graph import array_of, plain_attributes
+from edgernn.quantize.graph import array_of, plain_attributes, scope_of
 
 __all__ = ["affine"]
 
@@ -66,6 +66,7 @@ def _fold(x: ir.Value, scale: NDArray[Any], offset: NDArray[Any], graph: Emitter
     node = x.producer()
     if node is None:
         return None
+    graph.scope = scope_of(node)  # what is folded keeps the name of the layer that it is folded into
     if node.op_type == "Transpose" and list(node.attributes["perm"].value) == [0, 2, 1]:
         inner = node.inputs[0]
         conv = None if inner is None else inner.producer()
