@@ -108,9 +108,7 @@ def test_wheel_runs_the_artifact_with_one_runtime_alone(
     env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8"}
     assert "convert" in run(programs / "edgernn", "--help", cwd=tmp_path, env=env)
     assert "dynamic-int8" in run(programs / "edgernn", "inspect", artifact, cwd=tmp_path, env=env)
-    heard = run(
-        programs / "edgernn", "run", artifact, DEMO / "samples" / "demo.wav", "--fast", cwd=tmp_path, env=env
-    )
+    heard = run(programs / "edgernn", "run", artifact, DEMO / "samples" / "demo.wav", "--fast", cwd=tmp_path, env=env)
     labels = json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))["labels"]
     assert any(word in heard for word in labels if word not in ("unknown", "silence")), heard
 
