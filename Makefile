@@ -27,8 +27,8 @@ demo: $(READY)  ## convert a trained network, prove it, spot words in a recordin
 	show edgernn convert train/pretrained/keyword-crnn -o demo/keyword --to tflite,onnx
 	show edgernn inspect demo/keyword
 	show edgernn run demo/keyword train/pretrained/samples/demo.wav --fast
-	show edgernn profile demo/keyword --seconds 5
-	printf '\nThe artifact is in demo/keyword.\n'
+	show edgernn profile demo/keyword --seconds 5 --picture demo/profile.png
+	printf '\nThe artifact is in demo/keyword, the picture of its latency in demo/profile.png.\n'
 
 test: $(READY)  ## all tests but the slow ones, and the examples in the docstrings
 	$(warn_without_portaudio)
