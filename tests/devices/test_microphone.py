@@ -129,3 +129,21 @@ def test_what_is_played_is_heard(microphone: VirtualMicrophone, energy_artifact:
     assert len(times) == 2, (events, summary)
     assert 2.0 < times[1] - times[0] < 3.0  # 2.5 s in the recording
     assert ", 0 samples lost, " in summary
+
+
+PRETRAINED = Path(__file__).parent.parent.parent / "train" / "pretrained"
+
+
+@pytest.mark.skipif(not (PRETRAINED / "keyword-crnn").is_dir(), reason="the trained network is not in this checkout")
+def test_words_that_are_spoken_come_out(microphone: VirtualMicrophone, tmp_path: Path) -> None:
+    command = [*EDGERNN[:1], *EDGERNN[3:], "convert", str(PRETRAINED / "keyword-crnn"), "--to", "tflite"]
+    subprocess.run([*command, "-q", "-o", str(tmp_path / "words")], check=True)
+    spoken = json.loads((PRETRAINED / "samples" / "demo.json").read_text())["words"]
+    expected = [entry["word"] for entry in spoken if entry["keyword"]]
+    events, summary = hear(microphone, tmp_path / "words", PRETRAINED / "samples" / "demo.wav")
+    heard = [event["word"] for event in events]
+    right = [word for word in expected if word in heard]
+    assert len(right) >= len(expected) - 2, (expected, heard)
+    assert len(heard) <= len(expected) + 2, (expected, heard)
+    assert [word for word in heard if word in right] == right  # in the order in which they were said
+    assert ", 0 samples lost, " in summary
