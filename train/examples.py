@@ -20,6 +20,8 @@ Random = np.random.Generator
 
 UNKNOWN_WEIGHT = 2.0  # "unknown" holds many words: it is drawn twice as often as a word
 SYNTHETIC_NOISES = 24
+SYNTHETIC_SHARE = 0.4  # of the streams with noise; the recordings of noise are few
+BEFORE_SHARE = 0.7  # of the streams with context have another clip in it, the others only noise
 
 
 def clip_frames(params: LogMel) -> int:
@@ -80,20 +82,20 @@ class Examples:
 
     def sound(self, index: int, samples: int, context: bool, random: Random) -> Sound:
         """Return the samples of such a stream, `(samples,)`."""
-        augment, rate_hz = self.recipe.augment, self.params.rate_hz
-        stream = np.zeros(samples, np.float32)
+        augment = self.recipe.augment
         clip_samples = self.params.sample_count(clip_frames(self.params))
-        shift = random.uniform(-1.0, 1.0) * augment.shift_ms
-        lag = random.uniform(-augment.shift_ms, augment.lag_ms) if context else shift
-        start = samples - clip_samples - int(lag * rate_hz / 1000.0) if context else int(shift * rate_hz / 1000.0)
+        moved_ms = random.uniform(-1.0, 1.0) * augment.shift_ms
+        if context:  # a live stream goes on after the word; the model should still know it then
+            moved_ms = -random.uniform(-augment.shift_ms, augment.lag_ms)
+        start = samples - clip_samples + int(moved_ms * self.params.rate_hz / 1000.0)
         silent = self.labels[index] == SILENCE
         target = np.zeros(clip_samples, np.float32) if silent else self._clip(index, random)
+        stream = np.zeros(samples, np.float32)
         place(stream, target, start)
-        if context and random.random() < 0.7:
-            place(stream, *self._before(clip_samples if not silent else samples - clip_samples, start, random))
+        if context and random.random() < BEFORE_SHARE:
+            self._place_before(stream, min(start, samples - clip_samples), random)
         self._add_noise(stream, rms(target), silent, random)
-        gain = random.uniform(*augment.gain_db)
-        return stream * np.float32(10.0 ** (gain / 20.0))
+        return stream * np.float32(10.0 ** (random.uniform(*augment.gain_db) / 20.0))
 
     def _clip(self, index: int, random: Random) -> Sound:
         """Return a clip of class `index`, faster or slower."""
@@ -103,17 +105,16 @@ class Examples:
         sound = self.sounds.sounds[int(members[int(random.integers(len(members)))])]
         return change_speed(sound, 1.0 + random.uniform(-1.0, 1.0) * self.recipe.augment.speed)
 
-    def _before(self, room: int, start: int, random: Random) -> tuple[Sound, int]:
-        """Return any clip, and a place for it that ends about where the clip in the last second begins."""
+    def _place_before(self, stream: Sound, end: int, random: Random) -> None:
+        """Add any clip of any class, so that it is over by `end`, or up to 0.4 s earlier."""
         sound = self.sounds.sounds[int(random.integers(len(self.sounds.sounds)))]
-        end = min(start + int(random.uniform(-0.4, 0.1) * self.params.rate_hz), max(room, start))
-        return sound, end - len(sound)
+        place(stream, sound, end - len(sound) - int(random.uniform(0.0, 0.4) * self.params.rate_hz))
 
     def _add_noise(self, stream: Sound, signal_rms: float, silent: bool, random: Random) -> None:
         augment = self.recipe.augment
         if random.random() >= augment.noise:
             return
-        noise = cut(self._noises[int(random.random() < 0.4)], len(stream), random)
+        noise = cut(self._noises[int(random.random() < SYNTHETIC_SHARE)], len(stream), random)
         if silent:  # there is no signal to compare with: from near nothing to loud
             signal_rms, snr_db = 10.0 ** random.uniform(-4.5, -1.0), 0.0
         else:

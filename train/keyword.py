@@ -51,9 +51,8 @@ def train_keywords(data: Path, run: Path, recipe: Recipe) -> dict[str, Any]:
     keras.utils.set_random_seed(recipe.seed)
     labels = labels_of(recipe.words)
     train, dev = load_sounds(data, recipe)
-    params = _front_end(train, recipe)
+    params = _front_end(train, recipe, run / "checkpoints" / "front_end.json")
     model = build_model(recipe.model, params.bands, len(labels))
-    run.mkdir(parents=True, exist_ok=True)
     write_recipe(run / "recipe.toml", recipe)
     examples = Examples(train, recipe, params)
     frames, classes, silent = dev_set(dev, recipe, params)
@@ -94,8 +93,10 @@ def dev_set(dev: Sounds, recipe: Recipe, params: LogMel) -> tuple[Frames, Classe
     return streams, classes, len(silence)
 
 
-def _front_end(train: Sounds, recipe: Recipe) -> LogMel:
-    """Return the front end of the recipe, with the normalisation that suits the training clips."""
+def _front_end(train: Sounds, recipe: Recipe, path: Path) -> LogMel:
+    """Return the front end, normalised to suit the training clips; a training that is resumed has it in `path`."""
+    if path.is_file():
+        return LogMel.from_dict(json.loads(path.read_text(encoding="utf-8")))
     window_samples = round(recipe.window_ms * recipe.rate_hz / 1000.0)
     params = LogMel(
         rate_hz=recipe.rate_hz,
@@ -106,7 +107,10 @@ def _front_end(train: Sounds, recipe: Recipe) -> LogMel:
         high_hz=min(7600.0, 0.475 * recipe.rate_hz),
     )
     mean, std = measure(Examples(train, recipe, params))
-    return replace(params, mean=mean, std=std)
+    normalised = replace(params, mean=mean, std=std)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(normalised.to_dict()), encoding="utf-8")
+    return normalised
 
 
 def _decoder(recipe: DecoderRecipe) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def test_it_learns_and_ends_with_the_best_average(tmp_path: Path) -> None:
     assert progress.seconds > 0
 
 
+@pytest.mark.slow
 def test_a_training_that_was_interrupted_ends_like_one_that_was_not(tmp_path: Path) -> None:
     straight, halting = model(), model()
     whole = fit(straight, make_batch, DEV, RECIPE, 1, tmp_path / "whole")
