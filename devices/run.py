@@ -22,7 +22,7 @@ from edgernn.devices import sinks, sources
 from edgernn.devices.pipeline import front_end_of, keyword_spec_of, open_stream
 from edgernn.devices.runner import RUNTIMES
 from edgernn.devices.sources.microphone import list_microphones
-from edgernn.errors import UsageError
+from edgernn.errors import AudioError, UsageError
 from edgernn.stream import Sink, Source, Stream
 from edgernn.text import table
 
@@ -33,8 +33,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     """Run the command; return the exit status."""
     options = _parser(prog).parse_args(arguments)
     if options.list_devices:
-        print(table(["number", "microphone", "channels", "Hz"], list_microphones()))
-        return 0
+        return _list_microphones()
     if options.artifact is None:
         raise UsageError("name the artifact to run: a folder that edgernn convert wrote")
     artifact = Artifact.open(options.artifact)
@@ -46,6 +45,14 @@ def main(arguments: Sequence[str], prog: str) -> int:
     print(f"{artifact.name} in {stream.runner.runtime}; Ctrl-C ends", file=sys.stderr)
     busy_s = pump(source, stream, sink, options.duration)
     print(_summary(stream, busy_s), file=sys.stderr)
+    return 0
+
+
+def _list_microphones() -> int:
+    found = list_microphones()
+    if not found:
+        raise AudioError("there is no microphone: plug one in, or give --source a recording or standard input")
+    print(table(["number", "microphone", "channels", "Hz"], found))
     return 0
 
 

@@ -21,6 +21,8 @@ from edgernn.frontend import LogMel
 from edgernn.spec import QuantParams, StateSpec, StreamSpec, TensorSpec
 from edgernn.stream import Runner
 
+collect_ignore = ["models/make.py"]  # needs TensorFlow, which these tests do not
+
 MODELS = Path(__file__).parent / "models"
 FEATURES, UNITS, OUTPUTS = 3, 4, 2
 LOUD = -8.0  # mean log-mel energy above which the model "energy" says "sound"

@@ -19,7 +19,7 @@ from edgernn.profile import Profile
 from edgernn.stream import Runner
 from edgernn.testing import FakeRunner
 
-EDGERNN = [sys.executable, "-W", "error", "-c", "import sys; from edgernn.cli import main; sys.exit(main())"]
+EDGERNN = [sys.executable, "-c", "import sys; from edgernn.cli import main; sys.exit(main())"]
 
 
 def test_command_writes_text_json_and_picture(energy_artifact: Artifact, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -238,6 +239,28 @@ def test_misuse_is_refused(energy_artifact: Artifact) -> None:
 
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_outputs_outlive_the_runner(open_named: OpenNamed) -> None:
+    runner, xs = open_named("lstm"), frames(3)
+    for x in xs:
+        (output,) = runner.step(x)
+    expected = output.copy()
+    del runner
+    gc.collect()
+    others = [open_named("lstm") for _ in range(5)]  # would take the memory, if it were free
+    for other in others:
+        other.step(10 * xs[0])
+    np.testing.assert_array_equal(output, expected)
+
+
+def test_opening_and_closing_takes_no_memory(open_named: OpenNamed) -> None:
+    sizes = []
+    for turn in range(60):
+        open_named("lstm").close()
+        if turn % 30 == 29:
+            sizes.append(resident_bytes())
+    assert sizes[1] - sizes[0] < 4 * 2**20
 
 
 @pytest.mark.slow
