@@ -115,8 +115,12 @@ def test_wheel_runs_the_artifact_with_one_runtime_alone(
 
 def test_command_of_the_desktop_names_its_extra(wheel: Path, tmp_path: Path) -> None:
     programs = install(str(wheel), tmp_path)
-    result = subprocess.run(
-        [programs / "edgernn", "convert", "model.keras"], cwd=tmp_path, check=False, capture_output=True, text=True
-    )
-    assert result.returncode == 2
-    assert "pip install 'edgernn[convert]'" in result.stderr
+    for command in (
+        ["convert", "model.keras", "-o", "artifact"],
+        ["train", "keyword-spotting", "-o", "run", "--data", "."],
+    ):
+        result = subprocess.run(
+            [programs / "edgernn", *command], cwd=tmp_path, check=False, capture_output=True, text=True
+        )
+        assert result.returncode == 2, result.stderr
+        assert f"pip install 'edgernn[{command[0]}]'" in result.stderr
