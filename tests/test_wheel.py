@@ -117,7 +117,7 @@ def test_command_of_the_desktop_names_its_extra(wheel: Path, tmp_path: Path) -> 
     programs = install(str(wheel), tmp_path)
     for command in (
         ["convert", "model.keras", "-o", "artifact"],
-        ["train", "keyword-spotting", "-o", "run", "--data", "."],
+        ["train", "keyword-spotting", "-o", "run", "--data", ".", "--words", "up"],
     ):
         result = subprocess.run(
             [programs / "edgernn", *command], cwd=tmp_path, check=False, capture_output=True, text=True
