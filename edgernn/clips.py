@@ -196,12 +196,8 @@ def labels_of(words: Sequence[str]) -> tuple[str, ...]:
     repeated = sorted({word for word in words if list(words).count(word) > 1})
     taken = sorted({UNKNOWN, SILENCE} & set(words))
     if not words or repeated or taken:
-        found = (
-            f"repeats {', '.join(repeated)}" if repeated else f"has {', '.join(taken)}" if taken else "is empty"
-        )
-        raise UsageError(
-            f"the list of words {found}: name each word once; unknown and silence are added by themselves"
-        )
+        found = f"repeats {', '.join(repeated)}" if repeated else f"has {', '.join(taken)}" if taken else "is empty"
+        raise UsageError(f"the list of words {found}: name each word once; unknown and silence are added by themselves")
     return (*words, UNKNOWN, SILENCE)
 
 

@@ -191,10 +191,8 @@ class FrontEnd:
 
     def _check(self, samples: NDArray[np.floating[Any]]) -> None:
         if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype.char not in "fd":
-            found = " ".join(str(getattr(samples, what, "")) for what in ("dtype", "shape")).strip()
-            raise ShapeError(
-                f"the front end takes samples as a float32 array of shape (n,), found {found or type(samples).__name__}"
-            )
+            found = f"{getattr(samples, 'dtype', type(samples).__name__)} {getattr(samples, 'shape', '')}".strip()
+            raise ShapeError(f"the front end takes samples as a float32 array of shape (n,), found {found}")
         if np.dot(samples, samples) <= LOUDEST**2 * len(samples):  # one pass; NaN fails it too
             return
         finite = np.isfinite(samples)
@@ -215,9 +213,7 @@ class FrontEnd:
         np.multiply(self._windows[:count], self._taper, out=padded[:, : self.params.window_samples])
         spectrum = np.fft.rfft(padded)
         power, imaginary = self._power[:count], self._imaginary[:count]
-        np.square(
-            spectrum.real, out=power[:, 0], casting="same_kind"
-        )  # NumPy 1 computes the FFT in double precision
+        np.square(spectrum.real, out=power[:, 0], casting="same_kind")  # NumPy 1 computes the FFT in double precision
         np.square(spectrum.imag, out=imaginary, casting="same_kind")
         power[:, 0] += imaginary
         # One product of fixed shape for each frame: BLAS rounds differently when the shape differs.

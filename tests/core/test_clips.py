@@ -42,9 +42,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 def test_pcm_of_any_width_is_read_without_any_package(tmp_path: Path, width: int, bare: None) -> None:
     levels = np.rint(TONE.astype(np.float64) * (2 ** (8 * width - 1) - 1)).astype("<i8")
-    raw = (
-        (levels + 128).astype(np.uint8)[:, None] if width == 1 else levels.view(np.uint8).reshape(-1, 8)[:, :width]
-    )
+    raw = (levels + 128).astype(np.uint8)[:, None] if width == 1 else levels.view(np.uint8).reshape(-1, 8)[:, :width]
     samples = read_audio(write_wav(tmp_path / "a.wav", raw.tobytes(), width), 16000)
     assert samples.dtype == np.float32
     np.testing.assert_allclose(samples, TONE, atol=1.1 / 2 ** (8 * width - 1) + 1e-7)
