@@ -20,6 +20,7 @@ from edgernn.devices.carry import overlap, plan_copies
 from edgernn.devices.ports import not_arrays, reader, writer, wrong_number
 from edgernn.devices.states import StateKeeper
 from edgernn.errors import ArtifactError, MissingDependencyError, StepError, UsageError
+from edgernn.quiet import quiet_stderr
 from edgernn.spec import QuantParams, StateSpec, TensorSpec
 from edgernn.stream import Runner, State
 
@@ -47,9 +48,10 @@ def _open(model: ModelFile, threads: int, module: str, package: str, extra: str)
     except ImportError as error:
         raise MissingDependencyError(f"running {model.path.name}", package, extra) from error
     try:
-        interpreter = library.Interpreter(model_path=str(model.path), num_threads=threads)
-        interpreter.allocate_tensors()
-        interpreter.invoke()  # whatever is allocated late is allocated now
+        with quiet_stderr():  # it announces its delegate each time
+            interpreter = library.Interpreter(model_path=str(model.path), num_threads=threads)
+            interpreter.allocate_tensors()
+            interpreter.invoke()  # whatever is allocated late is allocated now
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(
             f"{model.path} cannot be opened by {package} {version(package)}: {_reason(error)}"
