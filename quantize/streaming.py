@@ -158,12 +158,25 @@ class StepBuilder(Builder):
             return stepped
         if timing.axis is None:
             raise UnsupportedLayerError(f"{self.scope}: a value without a time axis cannot be delayed")
+        return Stepped(self._line(stepped, frames, shape, 0), replace(timing, delay=timing.delay + frames))
+
+    def insert_zeros(self, stepped: Stepped, frames: int, shape: Sequence[int]) -> Stepped:
+        """Put zeros before the first valid frame, by a delay line that takes nothing in until then."""
+        stepped = self.align(stepped, shape)
+        timing = stepped.timing
+        assert timing is not None
+        value = self._line(stepped, frames, shape, timing.delay // timing.frames)
+        return Stepped(value, replace(timing, lag=timing.lag - frames))
+
+    def _line(self, stepped: Stepped, frames: int, shape: Sequence[int], hold_steps: int) -> ir.Value:
+        timing = stepped.timing
+        assert timing is not None
+        assert timing.axis is not None
         held = [frames if axis == timing.axis else size for axis, size in enumerate(shape)]
-        line = self.state("delay", held, hold_steps=0)
+        line = self.state("delay", held, hold_steps)
         joined = self.op("Concat", line.input, stepped.value, axis=timing.axis)
         line.output = self.cut(joined, timing.axis, timing.frames, timing.frames + frames)
-        value = self.cut(joined, timing.axis, 0, timing.frames)
-        return Stepped(value, replace(timing, delay=timing.delay + frames))
+        return self.cut(joined, timing.axis, 0, timing.frames)
 
     def align(self, stepped: Stepped, shape: Sequence[int]) -> Stepped:
         """Delay a value until its first valid frame is the first frame of a step."""

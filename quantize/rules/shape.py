@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgernn.quantize.graph import array_of, attribute
-from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, values_of
+from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, step_shape, values_of
 from edgernn.quantize.timing import Timing
 
 __all__: list[str] = []
@@ -82,6 +82,7 @@ def pad(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> S
     """Zeros before the first frame: the stream is ahead of the sequence by so many frames (a negative delay).
 
     A convolution that follows begins with these zeros in its state; anything else gets a delay line full of them.
+    Where the stream begins with frames that mean nothing, such a line must put the zeros between these and the rest.
     """
     value, timing = _first(inputs)
     pads, rank = array_of(node.inputs[1]), _rank(node)
@@ -89,6 +90,9 @@ def pad(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> S
     if attribute(node, "mode", "constant") != "constant" or before < 0 or pads.sum() != before:
         raise refusal(node, f"it pads by {pads.tolist()} ({rank} axes, before and after)",
                       "only zeros before the first frame can be streamed, as in ZeroPadding1D((n, 0))")
+    if timing.delay > 0:
+        assert node.inputs[0] is not None
+        return [step.insert_zeros(Stepped(value, timing), before, step_shape(node.inputs[0], timing))]
     return [Stepped(value, replace(timing, delay=timing.delay - before, lag=timing.lag - before))]
 
 
