@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,12 @@ class Artifact:
         """Read and check the artifact at `path`; raise `ArtifactError` naming what is wrong."""
         folder = Path(path)
         manifest = _read_manifest(folder)
-        for name, entry in _section(folder, manifest, "files").items():
+        listed = _section(folder, manifest, "files")
+        for name, entry in listed.items():
             _check_file(folder, name, entry)
         try:
             programs = {
-                program: {kind: _model_file(folder, kind, entry) for kind, entry in models.items()}
+                program: {kind: _model_file(folder, kind, entry, listed) for kind, entry in models.items()}
                 for program, models in manifest["programs"].items()
             }
         except (KeyError, TypeError, AttributeError) as error:
@@ -100,9 +101,7 @@ class Artifact:
         )
 
 
-def write_artifact(
-    path: str | os.PathLike[str], manifest: Mapping[str, Any], files: Mapping[str, bytes]
-) -> Artifact:
+def write_artifact(path: str | os.PathLike[str], manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifact:
     """Write an artifact whole or not at all, replacing one that is there.
 
     `manifest` lacks the format version and the digests; they are added here. The folder is built beside its
@@ -112,22 +111,34 @@ def write_artifact(
     target = Path(path)
     if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file()):
         raise UsageError(f"{target} exists and is not an artifact: choose another name for the output")
+    digests = {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()}
+    whole = {"format": "edgernn", "format_version": FORMAT_VERSION, **manifest, "files": digests}
+    text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
+    try:
+        _replace_folder(target, {**files, MANIFEST: text.encode()})
+    except OSError as error:
+        raise ArtifactError(f"{target} cannot be written: {error.strerror}: {error.filename}") from error
+    return Artifact.open(target)
+
+
+def _replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
+    """Put a folder of `files` in the place of `target`; on any failure, what was there stays there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    fresh, old = scratch / "new", scratch / "old"
     try:
-        fresh = scratch / "new"
         fresh.mkdir()
         for name, content in files.items():
             (fresh / name).write_bytes(content)
-        digests = {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()}
-        whole = {"format": "edgernn", "format_version": FORMAT_VERSION, **manifest, "files": digests}
-        (fresh / MANIFEST).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         if target.exists():
-            target.rename(scratch / "old")
+            target.rename(old)
         fresh.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return Artifact.open(target)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -167,9 +178,7 @@ def _check_file(folder: Path, name: str, entry: Any) -> None:
     except OSError as error:
         raise ArtifactError(f"{path} is listed in the manifest and cannot be read: {error.strerror}") from error
     if len(content) != entry.get("bytes"):
-        raise ArtifactError(
-            f"{path} has {len(content)} bytes, the manifest says {entry.get('bytes')}: copy it again"
-        )
+        raise ArtifactError(f"{path} has {len(content)} bytes, the manifest says {entry.get('bytes')}: copy it again")
     found = hashlib.sha256(content).hexdigest()
     if found != entry.get("sha256"):
         raise ArtifactError(
@@ -177,9 +186,11 @@ def _check_file(folder: Path, name: str, entry: Any) -> None:
         )
 
 
-def _model_file(folder: Path, kind: str, entry: Mapping[str, Any]) -> ModelFile:
+def _model_file(folder: Path, kind: str, entry: Mapping[str, Any], listed: Collection[str]) -> ModelFile:
     path = folder / entry["file"]
-    if Path(entry["file"]).name != entry["file"] or not path.is_file():
-        raise ArtifactError(f"{folder / MANIFEST}: the {kind} program names {entry['file']!r}, which is not there")
+    if entry["file"] not in listed:  # nothing is opened whose digest was not checked
+        raise ArtifactError(
+            f"{folder / MANIFEST}: the {kind} program names {entry['file']!r}, which 'files' does not list"
+        )
     spec = StreamSpec.from_dict(entry["stream"])
     return ModelFile(kind, path, str(entry["scheme"]), spec, path.stat().st_size)

@@ -55,6 +55,33 @@ def test_artifact_is_replaced_whole_and_nothing_else_is(tmp_path: Path) -> None:
     assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"cat"
 
 
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="cannot be written: Not a directory"):
+        write(tmp_path / "file" / "tiny")
+    before = write(tmp_path / "tiny", labels=["old"])
+    rename = Path.rename
+
+    def refuse_new(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(28, "No space left on device", str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_new)
+    with pytest.raises(ArtifactError, match="No space left on device"):
+        write(tmp_path / "tiny", labels=["new"])
+    assert Artifact.open(tmp_path / "tiny") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "tiny"]
+
+
+def test_a_program_without_a_digest_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "tiny")
+    (tmp_path / "tiny" / "other.onnx").write_bytes(b"model")
+    change(tmp_path / "tiny" / MANIFEST, lambda m: m["programs"]["step"]["onnx"].update(file="other.onnx"))
+    with pytest.raises(ArtifactError, match="which 'files' does not list"):
+        Artifact.open(tmp_path / "tiny")
+
+
 def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     manifest = json.loads(path.read_text())
     edit(manifest)
