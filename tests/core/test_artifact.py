@@ -57,7 +57,7 @@ def test_artifact_is_replaced_whole_and_nothing_else_is(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match="cannot be written: Not a directory"):
+    with pytest.raises(ArtifactError, match="cannot be written: File exists"):
         write(tmp_path / "file" / "tiny")
     before = write(tmp_path / "tiny", labels=["old"])
     rename = Path.rename
