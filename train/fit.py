@@ -49,6 +49,15 @@ class Progress:
         ranks = [(row["dev_accuracy"], -row["dev_loss"], -row["epoch"]) for row in self.history]
         return int(-max(ranks)[2]) if ranks else 0
 
+    @property
+    def last_gain(self) -> int:
+        """Number of the last epoch with a better dev accuracy or dev loss than all before; 0 if none.
+
+        Accuracy alone is too coarse to stop by: on a few hundred clips a lucky epoch may stand for long.
+        """
+        least_loss = min(((row["dev_loss"], row["epoch"]) for row in self.history), default=(0.0, 0))
+        return max(self.best_epoch, int(least_loss[1]))
+
 
 def fit(
     model: keras.Model,
@@ -69,7 +78,7 @@ def fit(
     progress = _resume(model, folder / CHECKPOINT)
     averaged = keras.Model.from_config(model.get_config())
     for epoch in range(len(progress.history) + 1, recipe.epochs + 1):
-        if epoch - 1 - progress.best_epoch >= recipe.patience:
+        if epoch - 1 - progress.last_gain >= recipe.patience:
             break
         began = time.perf_counter()
         _seed_dropout(model, seed + epoch)

@@ -112,7 +112,7 @@ class FitRecipe:
     average: float = 0.998
     """Momentum of the moving average of the weights, per step; what is kept is the average."""
     patience: int = 40
-    """Epochs without a better dev accuracy after which training stops."""
+    """Epochs without a better dev accuracy or loss after which training stops."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "examples", "learning_rate", "clip_norm", "patience"):

@@ -71,9 +71,9 @@ def test_a_training_that_was_interrupted_ends_like_one_that_was_not(tmp_path: Pa
 
 
 def test_it_stops_when_nothing_gets_better(tmp_path: Path) -> None:
-    hopeless = FitRecipe(epochs=50, batch=16, examples=16, learning_rate=1e-9, patience=2)
+    hopeless = FitRecipe(epochs=50, batch=16, examples=16, learning_rate=1e-9, patience=2, average=0.0)
     progress = fit(model(), make_batch, DEV, hopeless, 1, tmp_path)
-    assert len(progress.history) == progress.best_epoch + 2
+    assert len(progress.history) == progress.last_gain + 2 < 50
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -93,4 +93,5 @@ def test_of_equal_epochs_the_one_with_less_loss_is_best() -> None:
     rows = [(1, 0.9, 0.5), (2, 0.9, 0.3), (3, 0.9, 0.3), (4, 0.8, 0.1)]
     history = [{"epoch": epoch, "dev_accuracy": right, "dev_loss": loss} for epoch, right, loss in rows]
     assert Progress(history).best_epoch == 2
-    assert Progress().best_epoch == 0
+    assert Progress(history).last_gain == 4
+    assert (Progress().best_epoch, Progress().last_gain) == (0, 0)
