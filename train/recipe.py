@@ -67,10 +67,10 @@ class AugmentRecipe:
     """The clip begins up to this much earlier or later."""
     lag_ms: float = 400.0
     """After context, the stream goes on for up to this long after the clip."""
-    speed: float = 0.15
+    speed: float = 0.12
     """The clip is played up to this share faster or slower, which changes its pitch too."""
-    gain_db: tuple[float, float] = (-25.0, 6.0)
-    """Range of how much louder the whole stream is made; some people speak very quietly."""
+    gain_db: tuple[float, float] = (-10.0, 10.0)
+    """Range of how much louder the whole stream is made."""
     noise: float = 0.8
     """Share of the streams with background noise."""
     snr_db: tuple[float, float] = (3.0, 30.0)
@@ -97,7 +97,7 @@ class AugmentRecipe:
 class FitRecipe:
     """The optimisation: AdamW, warm-up and cosine decay, an average of the weights, early stopping."""
 
-    epochs: int = 150
+    epochs: int = 180
     batch: int = 64
     """Streams in a batch."""
     examples: int = 3520
