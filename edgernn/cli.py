@@ -50,14 +50,13 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         raise UsageError(f"there is no such command; the commands are: {', '.join(COMMANDS)}")
     module, _, extra = COMMANDS[command]
     try:
-        run = importlib.import_module(module).main
-    except ModuleNotFoundError as error:
+        status: int = importlib.import_module(module).main(arguments, f"edgernn {command}")
+    except ModuleNotFoundError as error:  # also from further in: a command imports what is heavy when it needs it
         if not extra or (error.name or "").startswith("edgernn"):
             raise
         raise UsageError(
             f"this command needs the package {error.name}, which is not installed: pip install 'edgernn[{extra}]'"
         ) from error
-    status: int = run(arguments, f"edgernn {command}")
     return status
 
 

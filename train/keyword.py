@@ -36,7 +36,7 @@ from edgernn.train.report import (
     write_history,
 )
 
-__all__ = ["train_keywords"]
+__all__ = ["dev_set", "train_keywords"]
 
 Frames = NDArray[np.float32]
 Classes = NDArray[np.int64]

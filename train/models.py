@@ -14,7 +14,7 @@ from keras import layers
 from edgernn.errors import UsageError
 from edgernn.train.recipe import ModelRecipe
 
-__all__ = ["MODELS", "build_model"]
+__all__ = ["MODELS", "build_model", "crnn", "gru", "lstm"]
 
 
 def lstm(frames: Any, recipe: ModelRecipe) -> Any:
