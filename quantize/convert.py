@@ -77,16 +77,13 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
     if unknown or not options.formats:
         raise UsageError(f"there is no format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
     say("reading the layers")
-    sequence = from_keras(source.model)
-    step = stream(sequence)
+    step = stream(from_keras(source.model))
     kept = replace(step, model=simplify(step.model))
     taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
     say(f"step graph: {step.frames_per_step} frames a step, {len(step.states)} states")
     streams, origin = _example_streams(source, step, options)
-    long = _one_stream(streams, options.parity_steps * step.frames_per_step)
     say(f"asking the source for {options.parity_steps} steps of {origin}")
-    oracle = Oracle(source.model)
-    expected = expected_outputs(oracle, step, long)
+    proof = _Proof(source, step, options, streams, origin)
     ranges = None
     if options.scheme.calibrated:
         say("stepping through the examples to find the range of every value")
@@ -94,29 +91,41 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
     built, reports = [], {}
     for kind in options.formats:
         say(f"writing {kind}, {options.scheme.name}")
-        item = _build(kind, kept, taken_apart, options.scheme, ranges)
-        say(f"stepping {item.file} and comparing")
-        invoke = invoker(item.content, kind)
-        distances = measure(expected, invoke, item.spec, long)
-        check(distances, options.tolerance, f"{item.file} ({options.scheme.name})")
-        reports[kind] = {
+        built.append(_build(kind, kept, taken_apart, options.scheme, ranges))
+        say(f"stepping {built[-1].file} and comparing")
+        reports[kind] = proof.of(built[-1])
+    contents = {item.file: item.content for item in built}
+    return write_artifact(output, _manifest(source, options, built, reports), contents)
+
+
+class _Proof:
+    """What the source gives for a long stream, asked once, to compare each file with."""
+
+    def __init__(self, source: Source, step: StepGraph, options: Options, streams: Streams, origin: str) -> None:
+        self.source, self.options, self.origin = source, options, origin
+        self.stream = _one_stream(streams, options.parity_steps * step.frames_per_step)
+        self.oracle = Oracle(source.model)
+        self.expected = expected_outputs(self.oracle, step, self.stream)
+
+    def of(self, item: _Built) -> dict[str, Any]:
+        """Return the report on a file; raise `ToleranceError` if it is too far from the source."""
+        invoke = invoker(item.content, item.kind)
+        distances = measure(self.expected, invoke, item.spec, self.stream)
+        check(distances, self.options.tolerance, f"{item.file} ({self.options.scheme.name})")
+        report = {
             "outputs": [asdict(distance) for distance in distances],
-            "steps": options.parity_steps,
-            "input": origin,
+            "steps": self.options.parity_steps,
+            "input": self.origin,
             "bytes": len(item.content),
-            "us_per_step": round(microseconds(item.content, kind, item.spec), 2),
-            "tolerance": asdict(options.tolerance),
-            **({"accuracy": accuracy(oracle, invoke, item.spec, source.dev)} if source.dev else {}),
+            "us_per_step": round(microseconds(item.content, item.kind, item.spec), 2),
+            "tolerance": asdict(self.options.tolerance),
         }
-        built.append(item)
-    return write_artifact(
-        output, _manifest(source, options, built, reports), {item.file: item.content for item in built}
-    )
+        if self.source.dev:
+            report["accuracy"] = accuracy(self.oracle, invoke, item.spec, self.source.dev)
+        return report
 
 
-def _build(
-    kind: str, kept: StepGraph, taken_apart: StepGraph, scheme: Scheme, ranges: Ranges | None
-) -> _Built:
+def _build(kind: str, kept: StepGraph, taken_apart: StepGraph, scheme: Scheme, ranges: Ranges | None) -> _Built:
     spec = kept.spec()
     if kind == "onnx":
         return _Built(kind, *to_onnx(kept, taken_apart, spec, scheme, ranges))
