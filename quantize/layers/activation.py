@@ -38,12 +38,10 @@ def _mish(graph: Builder, x: ir.Value) -> ir.Value:
 
 
 def _gelu(graph: Builder, x: ir.Value) -> ir.Value:
-    """The tanh form, Keras' default (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2)."""
-    cube = graph.op("Mul", graph.op("Mul", x, x), x)
-    inner = graph.op("Add", x, graph.op("Mul", cube, graph.constant(0.044715)))
-    tanh = graph.op("Tanh", graph.op("Mul", inner, graph.constant(np.sqrt(2 / np.pi))))
+    """The exact form, Keras' default (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2)."""
+    erf = graph.op("Erf", graph.op("Mul", x, graph.constant(np.sqrt(0.5))))
     half = graph.op("Mul", x, graph.constant(0.5))
-    return graph.op("Mul", half, graph.op("Add", tanh, graph.constant(1.0)))
+    return graph.op("Mul", half, graph.op("Add", erf, graph.constant(1.0)))
 
 
 # Keras' name to its function of a value
@@ -83,8 +81,7 @@ RECURRENT: dict[str, Activation] = {
 
 def activate(layer: Any, x: ir.Value, graph: Builder, name: str = "activation") -> ir.Value:
     """Apply the activation that `layer` has under the attribute `name`."""
-    function = getattr(layer, name)
-    known = getattr(function, "__name__", type(function).__name__)
+    known = _name_of(getattr(layer, name))
     if known not in FUNCTIONS:
         raise refuse(layer, f"its activation {known} has no rule", f"use one of {', '.join(FUNCTIONS)}")
     return FUNCTIONS[known](graph, x)
@@ -92,10 +89,16 @@ def activate(layer: Any, x: ir.Value, graph: Builder, name: str = "activation") 
 
 def recurrent_activation(layer: Any, name: str) -> Activation:
     """Return what the ONNX recurrent operators call an activation of `layer`."""
-    known = getattr(layer, name).__name__
+    known = _name_of(getattr(layer, name))
     if known not in RECURRENT:
         raise refuse(layer, f"its {name} {known} has no rule", f"use one of {', '.join(RECURRENT)}")
     return RECURRENT[known]
+
+
+def _name_of(function: Any) -> str:
+    """Return the name of an activation of Keras; of anything else one that no rule has."""
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return name if getattr(function, "__module__", "").split(".")[0] == "keras" else f"{name} of your own"
 
 
 @emits("Activation")
