@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from edgernn.errors import ConversionError, UnsupportedLayerError
@@ -20,6 +19,20 @@ __all__ = ["Emitter", "emits", "from_keras", "refuse"]
 
 Emit = Callable[[Any, Sequence[ir.Value], "Emitter"], ir.Value]
 _LAYERS: dict[str, Emit] = {}
+REFUSED_ARGUMENTS = {
+    "initial_state": ("it is given an initial state", "start from zeros: a stream begins with a reset"),
+    "mask": ("it is given a mask", "a stream has no padding to mask: call it without"),
+    "training": ("it is called with training=True", "let Keras decide when it trains: call it without"),
+}
+"""Call arguments of layers that have no meaning in a stream: why, and what to do."""
+NO_RULE = {
+    "Bidirectional": ("its backward half needs the end of the sequence first", "train the wrapped layer alone"),
+    "Embedding": ("its input is a number, not a frame", "feed the vectors themselves as (batch, time, features)"),
+    "Flatten": ("it lays all frames side by side", "end in the last frame or in GlobalAveragePooling1D"),
+    "Lambda": ("it holds code that cannot be read", "write it with layers or with operators such as x * 0.5"),
+    "Masking": ("a stream has no padding to mask", "leave it out"),
+}
+"""Layers whose lack of a rule has a reason of its own."""
 
 
 def emits(*names: str) -> Callable[[Emit], Emit]:
@@ -54,6 +67,7 @@ def from_keras(model: Any) -> ir.Model:
     import edgernn.quantize.layers  # noqa: F401  (fills the table)
 
     graph = _functional(model)
+    _check_layers(graph)
     emitter = Emitter(model.name)
     for tensor in graph.inputs:
         emitter.values[id(tensor)] = _input(emitter, tensor)
@@ -84,6 +98,29 @@ def _functional(model: Any) -> Any:
     return model
 
 
+def _check_layers(graph: Any) -> None:
+    """Refuse what no rule can emit, before anything else is found wrong with the model."""
+    for node in sorted(_nodes(graph), key=lambda node: type(node.operation).__name__ not in NO_RULE):
+        if _is_model(node.operation):
+            _check_layers(_functional(node.operation))
+            continue
+        _emitter_of(node.operation)
+        for name, (reason, way_out) in REFUSED_ARGUMENTS.items():
+            given = node.arguments.kwargs.get(name)
+            if given is not None and given is not False:
+                raise refuse(node.operation, reason, way_out)
+
+
+def _nodes(graph: Any) -> list[Any]:
+    """Return the calls of layers in the order in which they can be computed."""
+    depths = sorted(graph._nodes_by_depth, reverse=True)
+    return [node for depth in depths for node in graph._nodes_by_depth[depth] if not node.is_input]
+
+
+def _is_model(layer: Any) -> bool:
+    return hasattr(layer, "operations") or type(layer).__name__ == "Sequential"
+
+
 def _input(emitter: Emitter, tensor: Any) -> ir.Value:
     if len(tensor.shape) != 3 or tensor.shape[2] is None:
         raise ConversionError(
@@ -95,29 +132,33 @@ def _input(emitter: Emitter, tensor: Any) -> ir.Value:
 
 
 def _emit_graph(graph: Any, emitter: Emitter) -> list[ir.Value]:
-    wanted = {id(node) for nodes in graph._nodes_by_depth.values() for node in nodes}
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        for node in graph._nodes_by_depth[depth]:
-            if id(node) in wanted and not node.is_input:
-                _emit_node(node, emitter)
-    return [emitter.values[id(tensor)] for tensor in graph.outputs]
+    for node in _nodes(graph):
+        _emit_node(node, emitter)
+    return [_value_of(tensor, emitter) for tensor in graph.outputs]
+
+
+def _value_of(tensor: Any, emitter: Emitter) -> ir.Value:
+    value = emitter.values.get(id(tensor))
+    if value is None:
+        layer = tensor._keras_history.operation
+        raise refuse(
+            layer,
+            "one of its outputs after the first is used, such as its final state",
+            "use the first output only: in a stream the state is carried, not given",
+        )
+    return value
 
 
 def _emit_node(node: Any, emitter: Emitter) -> None:
     layer = node.operation
-    inputs = [emitter.values[id(tensor)] for tensor in node.input_tensors]
+    inputs = [_value_of(tensor, emitter) for tensor in node.input_tensors]
     outer = emitter.scope
     emitter.scope = f"{outer}/{layer.name}" if outer else layer.name
     emitter.arguments = node.arguments
-    if hasattr(layer, "operations"):
-        value = _emit_nested(layer, inputs, emitter)
-    else:
-        value = _emitter_of(layer)(layer, inputs, emitter)
+    emit = _emit_nested if _is_model(layer) else _emitter_of(layer)
+    # no rule emits a second output: `_value_of` refuses it where it is used
+    emitter.values[id(node.outputs[0])] = emit(layer, inputs, emitter)
     emitter.scope = outer
-    first, *rest = node.outputs
-    emitter.values[id(first)] = value
-    for tensor in rest:  # states that a recurrent layer also returns: found out if somebody uses them
-        emitter.values[id(tensor)] = _Refused(layer)
 
 
 def _emit_nested(model: Any, inputs: Sequence[ir.Value], emitter: Emitter) -> ir.Value:
@@ -133,6 +174,8 @@ def _emitter_of(layer: Any) -> Emit:
     emit = _LAYERS.get(type(layer).__name__)
     known = type(layer).__module__.split(".")[0] == "keras"
     if emit is None or not known:
+        if known and type(layer).__name__ in NO_RULE:
+            raise refuse(layer, *NO_RULE[type(layer).__name__])
         own = "" if known else " of your own"
         raise refuse(
             layer,
@@ -145,17 +188,3 @@ def _emitter_of(layer: Any) -> Emit:
 def _output_names(graph: Any) -> list[str]:
     names = [getattr(tensor._keras_history.operation, "name", "output") for tensor in graph.outputs]
     return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
-
-
-class _Refused(ir.Value):
-    """Stands for a second output of a layer, which no rule emits."""
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__(name=f"{layer.name}:state")
-
-
-def constant_input(value: Any) -> np.ndarray | None:
-    """Return a call argument that is a number or an array, None for a Keras tensor."""
-    if hasattr(value, "_keras_history"):
-        return None
-    return np.asarray(value, np.float32)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from edgernn.quantize.from_keras import Emitter, constant_input, emits, refuse
+from edgernn.quantize.from_keras import Emitter, emits, refuse
 
 __all__: list[str] = []
 
@@ -31,7 +32,7 @@ def _operands(inputs: Sequence[ir.Value], graph: Emitter) -> list[ir.Value]:
     if len(arguments) == 1:  # a layer called on a list
         return list(inputs)
     tensors = iter(inputs)
-    constants = (constant_input(argument) for argument in arguments)
+    constants = (_constant(argument) for argument in arguments)
     return [next(tensors) if array is None else graph.constant(array, "operand") for array in constants]
 
 
@@ -55,13 +56,17 @@ def _concatenate(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.V
 def _get_item(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
     """x[:, -1] (the last frame) and x[:, n:] (all but the first frames)."""
     key = graph.arguments.args[1]
-    parts = [part for part in (key if isinstance(key, tuple | list) else (key,)) if part is not Ellipsis]
+    parts = list(key) if isinstance(key, tuple | list) else [key]
+    if parts[-1] is Ellipsis:  # stands for the axes that are left
+        parts.pop()
     everything = slice(None)
     if len(parts) > 1 and parts[0] == everything and all(part == everything for part in parts[2:]):
         if parts[1] == -1:
             return graph.op("Gather", inputs[0], graph.constant(np.array(-1), "last"), axis=1)
-        if isinstance(parts[1], slice) and parts[1].stop is None and parts[1].step is None and parts[1].start > 0:
-            return drop_first(inputs[0], parts[1].start, graph)
+        if isinstance(parts[1], slice) and parts[1].stop is None and parts[1].step in (None, 1):
+            start = parts[1].start or 0
+            if start >= 0:
+                return _drop_first(inputs[0], start, graph) if start else inputs[0]
     raise refuse(layer, f"it takes [{key}]", "a stream has x[:, -1] (the newest frame) and x[:, n:]")
 
 
@@ -70,7 +75,7 @@ def _cropping(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Valu
     first, last = layer.cropping
     if last:
         raise refuse(layer, f"it drops the last {last} frames", "crop at the beginning: cropping=(n, 0)")
-    return drop_first(inputs[0], first, graph) if first else inputs[0]
+    return _drop_first(inputs[0], first, graph) if first else inputs[0]
 
 
 @emits("ZeroPadding1D")
@@ -81,7 +86,12 @@ def _padding(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value
     return graph.op("Pad", inputs[0], graph.constant([0, before, 0, 0, 0, 0], "pads"))
 
 
-def drop_first(x: ir.Value, frames: int, graph: Emitter) -> ir.Value:
+def _drop_first(x: ir.Value, frames: int, graph: Emitter) -> ir.Value:
     """Drop the first frames of a sequence."""
     bounds = ([frames], [np.iinfo(np.int64).max], [1])
     return graph.op("Slice", x, *(graph.constant(np.array(bound), "bound") for bound in bounds))
+
+
+def _constant(argument: Any) -> NDArray[np.float32] | None:
+    """Return a call argument that is a number or an array, None for a Keras tensor."""
+    return None if hasattr(argument, "_keras_history") else np.asarray(argument, np.float32)

@@ -30,6 +30,9 @@ def _batch(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
 
 @emits("Normalization")
 def _normalization(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+    rank = len(graph.arguments.args[0].shape)
+    if [axis % rank for axis in layer.axis] not in ([], [rank - 1]):
+        raise refuse(layer, f"it normalizes the axes {list(layer.axis)}", "let it normalize the features (axis=-1)")
     mean, variance = np.asarray(layer.mean).ravel(), np.asarray(layer.variance).ravel()
     deviation = np.maximum(np.sqrt(variance), 1e-7)  # keras.backend.epsilon, as the layer has it
     if layer.invert:
