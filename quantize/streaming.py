@@ -211,7 +211,8 @@ def stream(sequence: ir.Model) -> StepGraph:
         mapped[value] = Stepped(builder.constant(array_of(value), value.name or "constant"))
     for node in sequence.graph:
         mapped.update(zip(node.outputs, _apply(node, mapped, builder), strict=False))
-    return _finish(builder, [(value.name or "output", mapped[value]) for value in sequence.graph.outputs], chunk)
+    outputs = [(value.name or "output", _with_zeros(value, mapped[value], builder)) for value in sequence.graph.outputs]
+    return _finish(builder, outputs, chunk)
 
 
 def merge(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> tuple[list[ir.Value], Timing | None]:
@@ -220,7 +221,17 @@ def merge(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) ->
     if not timed:
         return [item.value for item in inputs if item is not None], None
     if len({(timing.axis is None, timing.stride) for timing in timed}) > 1:
-        raise refusal(node, "it joins branches that run at different rates, or a sequence with a summary of it")
+        raise refusal(
+            node,
+            "it joins branches that run at different rates, or a sequence with a summary of it",
+            "give both the same strides, and both or neither a last frame or a global pooling",
+        )
+    if timed[0].axis is None and len({timing.extra_input_frames for timing in timed}) > 1:
+        raise refusal(
+            node,
+            "it joins summaries of which one is some frames older, because of how the strides fall",
+            "give both branches the same strides and windows",
+        )
     latest = max(timing.delay for timing in timed)
     values = []
     for original, item in zip(node.inputs, inputs, strict=True):
@@ -309,5 +320,3 @@ def _finish(builder: StepBuilder, outputs: Sequence[tuple[str, Stepped]], chunk:
         builder.graph.inputs.append(state.input)
         builder.output(state.output, identifier(f"{state.name}_out"))
     return StepGraph(builder.finish(), tuple(builder.states), tuple(timings), chunk, inputs)
-
-

@@ -28,7 +28,11 @@ def elementwise(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuild
             continue
         sizes = (1,) * (rank - len(original.shape or ())) + tuple(original.shape or ())
         if sizes[timing.axis] != 1:
-            raise refusal(node, f"the constant {original.name} differs from frame to frame (shape {original.shape})")
+            raise refusal(
+                node,
+                f"the constant {original.name} differs from frame to frame (shape {original.shape})",
+                "share it along time (PReLU: shared_axes=[1])",
+            )
     return [Stepped(value, timing) for value in step.copy(node, values)]
 
 
