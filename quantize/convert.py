@@ -27,7 +27,7 @@ from edgernn.quantize.ranges import choose, everything
 from edgernn.quantize.schemes import Scheme, Tolerance
 from edgernn.quantize.simplify import simplify
 from edgernn.quantize.source import Source, Streams, read_streams
-from edgernn.quantize.stepping import invoker, microseconds
+from edgernn.quantize.stepping import invoker, microseconds, open_tflite
 from edgernn.quantize.streaming import StepGraph, stream
 from edgernn.quantize.to_onnx import to_onnx
 from edgernn.quantize.to_tflite import to_tflite
@@ -196,7 +196,5 @@ def _manifest(source: Source, options: Options, built: Sequence[_Built], reports
 def _operators(item: _Built) -> dict[str, int]:
     if item.kind == "onnx":
         return dict(Counter(node.op_type for node in onnx.load_from_string(item.content).graph.node))
-    from ai_edge_litert.interpreter import Interpreter
-
-    names = [operator["op_name"] for operator in Interpreter(model_content=item.content)._get_ops_details()]
+    names = [operator["op_name"] for operator in open_tflite(item.content)._get_ops_details()]
     return dict(Counter(name for name in names if name != "DELEGATE"))

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgernn.quiet import quiet_stderr
 from edgernn.spec import StreamSpec, TensorSpec
 
-__all__ = ["Invoke", "invoke_onnx", "invoke_tflite", "invoker", "microseconds", "steps"]
+__all__ = ["Invoke", "invoke_onnx", "invoke_tflite", "invoker", "microseconds", "open_tflite", "steps"]
 
 Arrays = dict[str, NDArray[Any]]
 Invoke = Callable[[Arrays], Arrays]
@@ -26,12 +27,19 @@ def invoker(content: bytes, kind: str) -> Invoke:
     return invoke_tflite(content) if kind == "tflite" else invoke_onnx(content)
 
 
-def invoke_tflite(content: bytes) -> Invoke:
-    """Return a function that runs a TFLite file with LiteRT, on one thread."""
+def open_tflite(content: bytes) -> Any:
+    """Return a LiteRT interpreter of one thread, with its tensors allocated."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    run = interpreter.get_signature_runner()
+    with quiet_stderr():
+        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def invoke_tflite(content: bytes) -> Invoke:
+    """Return a function that runs a TFLite file with LiteRT, on one thread."""
+    run = open_tflite(content).get_signature_runner()
     return lambda inputs: run(**inputs)
 
 
@@ -72,11 +80,7 @@ def microseconds(content: bytes, kind: str, spec: StreamSpec, rounds: int = 500)
 
 
 def _bare_tflite(content: bytes) -> Callable[[], Any]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
-    return interpreter.invoke  # type: ignore[no-any-return]
+    return open_tflite(content).invoke  # type: ignore[no-any-return]
 
 
 def _bare_onnx(content: bytes, spec: StreamSpec) -> Callable[[], Any]:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgernn.errors import ConversionError
 from edgernn.quantize.schemes import Scheme
+from edgernn.quantize.stepping import open_tflite
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import QuantParams, StreamSpec
 
@@ -85,9 +86,7 @@ Format = tuple[str, QuantParams | None]
 
 
 def _signature(content: bytes) -> tuple[dict[str, Format], dict[str, Format]]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    runner = Interpreter(model_content=content).get_signature_runner()
+    runner = open_tflite(content).get_signature_runner()
     return _formats(runner.get_input_details()), _formats(runner.get_output_details())
 
 
