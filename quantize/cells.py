@@ -52,7 +52,8 @@ class _Cell:
         self.recurrent = array_of(node.inputs[2])[0].T
         self.hidden = self.recurrent.shape[0]
         width = self.kernel.shape[1]
-        both = np.zeros(2 * width, np.float32) if len(node.inputs) < 4 else array_of(node.inputs[3])[0]
+        bias = node.inputs[3] if len(node.inputs) > 3 else None
+        both = np.zeros(2 * width, np.float32) if bias is None else array_of(bias)[0]
         self.input_bias, self.recurrent_bias = np.split(both, 2)
         self.reset_after = bool(attribute(node, "linear_before_reset", 0))
         self.activations = _activations(node)
