@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgernn.errors import ToleranceError
+from edgernn.errors import ToleranceError, UsageError
 from edgernn.quantize.oracle import Oracle
 from edgernn.quantize.schemes import Tolerance
 from edgernn.quantize.stepping import Invoke, steps
@@ -55,10 +55,14 @@ def expected_outputs(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[n
     """Ask the source for every output: over the whole stream or, for one without a time axis, over its beginnings."""
     chunk = step.frames_per_step
     total = len(stream[0]) // chunk
+    warm = max(timing.warmup_steps for timing in step.timings)  # before that, the source may have no frame to give
+    if warm >= total:
+        raise UsageError(
+            f"the first {warm} steps give nothing yet, so that {total} prove nothing: compare over more (--steps)"
+        )
     whole = oracle([array[: total * chunk] for array in stream])
     result: Expected = []
     beginnings: dict[int, list[NDArray[np.float32]]] = {}
-    warm = max(timing.warmup_steps for timing in step.timings)  # before that, the source may have no frame to give
     for index, timing in enumerate(step.timings):
         if timing.axis is not None:
             result.append(_frames(whole[index], timing.delay, timing.frames, total))
@@ -104,17 +108,24 @@ def _distance(
 ) -> Distance:
     error = np.abs(found.astype(np.float64) - truth)
     noise, signal = float(np.mean(error**2)), float(np.mean(truth.astype(np.float64) ** 2))
-    snr = 10 * np.log10(signal / noise) if noise > 0 and signal > 0 else NOTHING_DB if noise == 0 else -NOTHING_DB
     return Distance(
         name=name,
         max_abs=float(error.max()),
         mean_abs=float(error.mean()),
-        snr_db=float(min(snr, NOTHING_DB)) if np.isfinite(snr) else -NOTHING_DB,
+        snr_db=_decibels(signal, noise),
         argmax_agreement=float(np.mean(found.argmax(-1) == truth.argmax(-1))),
         scale=max(1.0, float(truth.std())),
         compared=int(truth.shape[0] * truth.shape[1]),
         worst_step=int(numbers[int(error.reshape(len(error), -1).max(-1).argmax())]),
     )
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if noise == 0:
+        return NOTHING_DB
+    if signal == 0 or not np.isfinite(noise):
+        return -NOTHING_DB
+    return float(min(10 * np.log10(signal / noise), NOTHING_DB))
 
 
 def check(distances: Sequence[Distance], tolerance: Tolerance, where: str) -> None:
