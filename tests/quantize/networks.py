@@ -7,8 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx_ir as ir
 from keras import layers
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
 Array = NDArray[np.float32]
 Build = Callable[[], Any]
@@ -62,6 +64,11 @@ def keras_outputs(model: Any, batches: list[Array]) -> list[Array]:
             layer.reset_state()
     outputs = model(batches if len(batches) > 1 else batches[0], training=False)
     return [np.asarray(item, np.float32) for item in (outputs if isinstance(outputs, list | tuple) else [outputs])]
+
+
+def reference(model: ir.Model, fed: dict[str, Array]) -> list[Array]:
+    """Run a graph with ONNX' reference evaluator."""
+    return list(ReferenceEvaluator(ir.to_proto(model)).run(None, fed))
 
 
 def _lstm(units: int = 5, **options: Any) -> Any:

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx.reference import ReferenceEvaluator
 
 from edgernn.quantize.cells import DEFAULTS
 from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.graph import attribute
 from edgernn.quantize.stepping import invoke_onnx
-from tests.quantize.networks import LAYERS, NETWORKS, Array, keras_outputs, randomized, streams_for
+from tests.quantize.networks import LAYERS, NETWORKS, Array, keras_outputs, randomized, reference, streams_for
 
 
 def in_reach_of_the_reference(graph: ir.Model) -> bool:
@@ -29,7 +28,7 @@ def evaluate(graph: ir.Model, batches: list[Array]) -> list[Array]:
     proto = ir.to_proto(graph)
     fed = {item.name: array for item, array in zip(proto.graph.input, batches, strict=True)}
     if in_reach_of_the_reference(graph):
-        return list(ReferenceEvaluator(proto).run(None, fed))
+        return reference(graph, fed)
     return list(invoke_onnx(proto.SerializeToString())(fed).values())
 
 
