@@ -18,7 +18,7 @@ from typing import Any
 from edgernn.errors import ArtifactError, UsageError
 from edgernn.spec import StreamSpec
 
-__all__ = ["FORMAT_VERSION", "MANIFEST", "Artifact", "ModelFile", "write_artifact"]
+__all__ = ["FORMAT_VERSION", "MANIFEST", "Artifact", "ModelFile", "check_target", "write_artifact"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -101,6 +101,16 @@ class Artifact:
         )
 
 
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Raise `UsageError` where `write_artifact` would not write: ask before doing what takes minutes."""
+    target = Path(path)
+    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file()):
+        raise UsageError(f"{target} exists and is not an artifact: choose another name for the output")
+    existing = next(folder for folder in target.absolute().parents if folder.exists())
+    if not existing.is_dir():
+        raise UsageError(f"{target} cannot be written: {existing} is not a folder")
+
+
 def write_artifact(path: str | os.PathLike[str], manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifact:
     """Write an artifact whole or not at all, replacing one that is there.
 
@@ -109,8 +119,7 @@ def write_artifact(path: str | os.PathLike[str], manifest: Mapping[str, Any], fi
     is never replaced.
     """
     target = Path(path)
-    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file()):
-        raise UsageError(f"{target} exists and is not an artifact: choose another name for the output")
+    check_target(target)
     digests = {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()}
     whole = {"format": "edgernn", "format_version": FORMAT_VERSION, **manifest, "files": digests}
     text = json.dumps(whole, indent=1, allow_nan=False) + "\n"

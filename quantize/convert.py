@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgernn import __version__
-from edgernn.artifact import Artifact, write_artifact
+from edgernn.artifact import Artifact, check_target, write_artifact
 from edgernn.errors import UsageError
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
@@ -76,6 +76,7 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
     unknown = [kind for kind in options.formats if kind not in FORMATS]
     if unknown or not options.formats:
         raise UsageError(f"there is no format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
+    check_target(output)
     say("reading the layers")
     step = stream(from_keras(source.model))
     kept = replace(step, model=simplify(step.model))
