@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgernn.errors import DataError
 from edgernn.quantize.graph import shape_of
 from edgernn.quantize.stepping import invoke_onnx
 from edgernn.quantize.streaming import StepGraph
@@ -54,6 +55,8 @@ def observe(step: StepGraph, streams: Sequence[Sequence[NDArray[np.float32]]]) -
             taken += 1
         if taken >= MOST_STEPS:
             break
+    if not taken:
+        raise DataError(f"no example stream is as long as one step: {step.frames_per_step} frames")
     return {name: (low[name], high[name]) for name in low}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -74,13 +75,14 @@ def _tolerance(text: str | None, scheme: Scheme) -> Tolerance:
     Tolerance(max_error=0.5, min_snr_db=12.0)
     """
     tolerance = scheme.tolerance
-    for part in text.split(",") if text else ():
+    for part in [] if text is None else text.split(","):
         name, _, value = part.rpartition("=")
         field = {"": "max_error", "max": "max_error", "snr": "min_snr_db"}.get(name)
         try:
-            if field is None:
-                raise ValueError(name)
-            tolerance = replace(tolerance, **{field: float(value)})
+            number = float(value)
+            if field is None or not math.isfinite(number) or (number < 0 and field == "max_error"):
+                raise ValueError(part)
+            tolerance = replace(tolerance, **{field: number})
         except ValueError:
             raise UsageError(f"--tolerance {text}: expected a number, snr=DB, or both, as in 0.01,snr=20") from None
     return tolerance

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgernn.errors import ConversionError, DataError, UsageError
+from edgernn.errors import ConversionError, DataError, UnsupportedLayerError, UsageError
 from edgernn.quiet import quiet_stderr
 
 __all__ = ["Source", "Streams", "load_source", "read_streams"]
@@ -66,8 +68,31 @@ def _load_model(file: Path) -> Any:
     try:
         return keras.models.load_model(file, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever its reader met: zip, JSON, HDF5, a layer's own errors
+        foreign = _foreign_layer(file)
+        if foreign:
+            raise UnsupportedLayerError(
+                f"{file}: {foreign}: it holds code that is not part of Keras; build it from layers of Keras"
+            ) from error
         reason = " ".join(str(error).split())[:300]
         raise ConversionError(f"{file} cannot be loaded as a Keras model: {reason}") from error
+
+
+def _foreign_layer(file: Path) -> str | None:
+    """Return which object in a model's file brings code of its own: Keras names neither it nor its place."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            waiting = [json.loads(archive.read("config.json"))]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict) and "class_name" in item and "module" in item:
+            config = item.get("config")
+            name = config.get("name") if isinstance(config, dict) else config
+            if item["class_name"] == "Lambda" or not str(item["module"]).startswith(("keras", "builtins")):
+                return f"layer '{name}' ({item['class_name']})"
+        waiting.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+    return None
 
 
 def _facts(path: Path) -> Mapping[str, Any]:
@@ -86,8 +111,9 @@ def _dev(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
     if not path.is_file():
         return None
     arrays = _load_arrays(path)
-    if "x" not in arrays or "y" not in arrays or len(arrays["x"]) != len(arrays["y"]):
-        raise DataError(f"{path}: expected arrays x (clips, frames, features) and y (clips,), found {list(arrays)}")
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if not {"x", "y"} <= set(shapes) or len(shapes["x"]) != 3 or shapes["y"] != shapes["x"][:1] or 0 in shapes["x"]:
+        raise DataError(f"{path}: expected arrays x (clips, frames, features) and y (clips,), found {shapes}")
     return arrays["x"].astype(np.float32), arrays["y"].astype(np.int64)
 
 
@@ -97,27 +123,41 @@ def read_streams(path: Path, widths: Sequence[int], front_end: Mapping[str, Any]
     `path` is a `.npz` or `.npy` file of frames, `(frames, features)` or `(streams, frames, features)`, with one array
     for each input in order; or a recording or a folder of recordings, for a model that has a front end.
     """
-    if path.suffix in (".npz", ".npy"):
-        arrays = list(_load_arrays(path).values())
-        if len(arrays) != len(widths):
-            raise DataError(f"{path} has {len(arrays)} arrays; expected one for each input of the model: {len(widths)}")
-        sets = [array[None] if array.ndim == 2 else array for array in arrays]
-        streams: Streams = [tuple(np.asarray(a, np.float32) for a in group) for group in zip(*sets, strict=True)]
-    else:
-        streams = _from_recordings(path, front_end)
+    arrays = path.suffix in (".npz", ".npy")
+    streams = _from_arrays(path, len(widths)) if arrays else _from_recordings(path, front_end)
     for index, stream in enumerate(streams):
         _check_stream(f"{path}, stream {index}", stream, widths)
     return streams
 
 
+def _from_arrays(path: Path, inputs: int) -> Streams:
+    arrays = list(_load_arrays(path).values())
+    if len(arrays) != inputs:
+        raise DataError(f"{path} has {len(arrays)} arrays; expected one for each input of the model: {inputs}")
+    sets = [array[None] if array.ndim == 2 else array for array in arrays]
+    if any(array.ndim != 3 for array in sets) or len({array.shape[:2] for array in sets}) > 1:
+        raise DataError(
+            f"{path}: expected (frames, features) or (streams, frames, features), as many streams and frames for each "
+            f"input, found {', '.join(str(array.shape) for array in arrays)}"
+        )
+    if 0 in sets[0].shape:
+        raise DataError(f"{path} has no frames in it")
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinity, and is found out as such
+        return [tuple(array.astype(np.float32) for array in group) for group in zip(*sets, strict=True)]
+
+
 def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as loaded:
-            return {"x": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except TypeError:  # a plain .npy array is no context manager
-        return {"x": np.load(path, allow_pickle=False)}
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as NumPy arrays: {error}") from error
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            single = isinstance(loaded, np.ndarray)
+            arrays = {"x": loaded} if single else {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as NumPy arrays: {' '.join(str(error).split())}") from error
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise DataError(f"{path}: the array {name} is of type {array.dtype}; expected numbers")
+    return arrays
 
 
 def _from_recordings(path: Path, front_end: Mapping[str, Any] | None) -> Streams:
