@@ -65,6 +65,8 @@ def _load_model(file: Path) -> Any:
     with quiet_stderr():
         import keras
 
+        keras.ops.zeros(1)  # devices are looked for, and talked about, only now
+
     try:
         return keras.models.load_model(file, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever its reader met: zip, JSON, HDF5, a layer's own errors

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from edgernn.clips import labels_of
 from edgernn.errors import MissingDependencyError, UsageError
+from edgernn.quiet import quiet_stderr
 from edgernn.train.recipe import Recipe, preset, read_recipe
 
 __all__ = ["main"]
@@ -24,7 +22,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     recipe = _recipe(options, run)
     labels_of(recipe.words)
     try:
-        with _hushed():
+        with quiet_stderr():
             import keras
 
             keras.ops.zeros(1)  # it looks for devices, and talks about them, only now
@@ -36,20 +34,6 @@ def main(arguments: Sequence[str], prog: str) -> int:
     print(f"{run}: {facts['parameters']:,} parameters, trained in {facts['seconds']:.0f} s")
     print(f"next: edgernn convert {run} -o ARTIFACT")
     return 0
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Drop what is written to stderr from C++: TensorFlow 2.21 greets with ten lines, whatever its settings say."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123, the null device is no path
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
