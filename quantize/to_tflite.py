@@ -35,6 +35,10 @@ def to_tflite(step: StepGraph, spec: StreamSpec, scheme: Scheme) -> tuple[bytes,
         ir.save(step.model, source)
         names = {"inputs": [state.input for state in spec.states], "outputs": [state.output for state in spec.states]}
         _run_child([str(source), str(target), scheme.name, json.dumps(names)])
+        if not target.is_file():
+            raise ConversionError(
+                "the TensorFlow Lite converter ended without an error and wrote no file; try --to onnx"
+            )
         content = target.read_bytes()
     return content, _with_tensors(spec, content)
 

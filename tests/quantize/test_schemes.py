@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-import keras
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -16,7 +14,7 @@ from keras import layers
 from onnx.numpy_helper import to_array
 
 from edgernn.errors import UsageError
-from edgernn.quantize.calibrate import MOST_STEPS, Ranges, observe
+from edgernn.quantize.calibrate import MOST_STEPS, observe
 from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.graph import Builder, array_of
@@ -25,94 +23,11 @@ from edgernn.quantize.ranges import FIXED, choose, everything, products_and_stat
 from edgernn.quantize.rules.pooling import STATISTICS
 from edgernn.quantize.schemes import SCHEMES, scheme_named
 from edgernn.quantize.simplify import simplify
-from edgernn.quantize.stepping import invoke_onnx, steps
+from edgernn.quantize.stepping import invoke_onnx
 from edgernn.quantize.streaming import StepGraph, stream
 from edgernn.quantize.to_onnx import to_onnx
-from edgernn.spec import StreamSpec
-from tests.quantize.networks import Array, chain, frames, keras_outputs, randomized, streams_for
-
-LENGTH = 120
-
-
-def _wide() -> Any:
-    return chain(
-        layers.LSTM(48, return_sequences=True), layers.LSTM(32, return_sequences=True), layers.Dense(5), features=20
-    )
-
-
-def _gru() -> Any:
-    return chain(layers.GRU(40, reset_after=False, return_sequences=True), layers.Dense(5), features=20)
-
-
-def _rnn() -> Any:
-    return chain(layers.SimpleRNN(40, return_sequences=True), layers.Dense(5), features=20)
-
-
-def _crnn() -> Any:
-    return chain(
-        layers.Conv1D(24, 5, strides=2, padding="causal", activation="relu"), layers.BatchNormalization(),
-        layers.MaxPooling1D(2), layers.GRU(32, return_sequences=True), layers.Dense(5, activation="softmax"),
-        layers.GlobalAveragePooling1D(), features=20,
-    )  # fmt: skip
-
-
-def _delayed() -> Any:
-    """Two rates: windows with a past, and a delay line."""
-    first = frames(20)
-    fine = layers.Conv1D(16, 4)(first)
-    return keras.Model(first, [layers.LSTM(24, return_sequences=True)(fine), layers.Conv1D(8, 3, strides=2)(first)])
-
-
-NETWORKS = {"lstm": _wide, "gru": _gru, "rnn": _rnn, "crnn": _crnn, "delayed": _delayed}
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A network on its way to files."""
-
-    model: Any
-    kept: StepGraph
-    taken_apart: StepGraph
-    streams: list[Array]
-    ranges: Ranges
-
-    def file(self, scheme: str) -> tuple[bytes, StreamSpec]:
-        return to_onnx(self.kept, self.taken_apart, self.kept.spec(), SCHEMES[scheme], self.ranges)
-
-
-@cache
-def lowered(name: str) -> Lowered:
-    model = randomized(NETWORKS[name]())
-    step = stream(from_keras(model))
-    kept = replace(step, model=simplify(step.model))
-    taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
-    streams = streams_for(model, LENGTH)
-    return Lowered(model, kept, taken_apart, streams, observe(taken_apart, [streams]))
-
-
-@cache
-def truth(name: str) -> list[Array]:
-    return [
-        output[0] for output in keras_outputs(lowered(name).model, [array[None] for array in lowered(name).streams])
-    ]
-
-
-def snr_db(name: str, scheme: str) -> float:
-    """Return the least SNR of the outputs over the stream (of the last one, where there is one for all of it)."""
-    content, spec = lowered(name).file(scheme)
-    taken = list(steps(invoke_onnx(content), spec, lowered(name).streams))
-    worst = np.inf
-    for item, kind, delay, expected in zip(
-        spec.outputs, spec.output_kinds, spec.output_delays, truth(name), strict=True
-    ):
-        if kind == "prefix":
-            found, expected = taken[-1][item.name][0], expected
-        else:
-            found = np.concatenate([step[item.name].reshape(-1, expected.shape[-1]) for step in taken])[delay:]
-            expected = expected[: len(found)]
-        noise = float(np.mean((found.astype(np.float64) - expected) ** 2))
-        worst = min(worst, 10 * np.log10(float(np.mean(expected.astype(np.float64) ** 2)) / max(noise, 1e-20)))
-    return worst
+from tests.quantize.lowering import NETWORKS, lowered, snr_db
+from tests.quantize.networks import Array, chain, randomized
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -120,13 +35,14 @@ def snr_db(name: str, scheme: str) -> float:
     ("scheme", "least_db"), [("float32", 100), ("float16", 50), ("dynamic-int8", 28), ("int8", 20)]
 )
 def test_each_scheme_loses_as_little_as_it_should(name: str, scheme: str, least_db: float) -> None:
-    assert snr_db(name, scheme) > least_db
+    content, spec = lowered(name).onnx(scheme)
+    assert snr_db(name, content, "onnx", spec) > least_db
     assert least_db > SCHEMES[scheme].tolerance.min_snr_db, "a sound conversion passes with room to spare"
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
 def test_files_shrink(name: str) -> None:
-    size = {scheme: len(lowered(name).file(scheme)[0]) for scheme in SCHEMES}
+    size = {scheme: len(lowered(name).onnx(scheme)[0]) for scheme in SCHEMES}
     assert size["float16"] < 0.65 * size["float32"]
     assert size["dynamic-int8"] < 0.5 * size["float32"]
     assert size["int8"] < 0.6 * size["float32"]
@@ -152,7 +68,7 @@ def constants(proto: onnx.ModelProto) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_state_has_one_quantization_in_and_out(name: str) -> None:
-    content, spec = lowered(name).file("int8")
+    content, spec = lowered(name).onnx("int8")
     proto = onnx.load_from_string(content)
     known = constants(proto)
     kinds = {item.name: item.type.tensor_type.elem_type for item in (*proto.graph.input, *proto.graph.output)}
@@ -181,7 +97,7 @@ def test_a_state_has_one_quantization_in_and_out(name: str) -> None:
 
 def test_a_window_carries_its_past_bit_for_bit() -> None:
     """Whatever bits the past has: a step moves them one frame on, and changes none."""
-    content, spec = lowered("delayed").file("int8")
+    content, spec = lowered("delayed").onnx("int8")
     random = np.random.default_rng(3)
     state = {item.input: random.integers(0, 256, item.shape, np.uint8) for item in spec.states}
     fed = {item.name: random.standard_normal(item.shape).astype(np.float32) for item in spec.inputs}
@@ -200,7 +116,7 @@ def test_a_window_carries_its_past_bit_for_bit() -> None:
 
 def test_real_values_that_left_come_back_the_same() -> None:
     """What a state is read as in the next step is what it was written as: there is no second rounding."""
-    content, spec = lowered("lstm").file("int8")
+    content, spec = lowered("lstm").onnx("int8")
     invoke = invoke_onnx(content)
     state = {item.input: item.initial_array() for item in spec.states}
     for frame in lowered("lstm").streams[0][:5]:
@@ -270,7 +186,7 @@ def test_half_weights_are_rounded_to_float16_and_nothing_else() -> None:
 def test_every_recurrent_operator_computes_in_integers() -> None:
     for name in ("lstm", "gru", "rnn"):
         for scheme, wanted in (("dynamic-int8", "DynamicQuantizeMatMul"), ("int8", "MatMulIntegerToFloat")):
-            proto = onnx.load_from_string(lowered(name).file(scheme)[0])
+            proto = onnx.load_from_string(lowered(name).onnx(scheme)[0])
             known = constants(proto)
             operators = {node.op_type for node in proto.graph.node}
             assert wanted in operators
