@@ -54,13 +54,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a .keras file, or the folder of a training run")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="ARTIFACT", help="folder to write")
-    parser.add_argument("--to", default="tflite,onnx", metavar="FORMATS", help="tflite, onnx or both (default: both)")
+    parser.add_argument("--to", default="tflite,onnx", metavar="FORMATS", help="tflite or onnx or tflite,onnx (default: both)")
     parser.add_argument("--quantize", default="dynamic-int8", metavar="SCHEME", help=f"{', '.join(SCHEMES)} "
                         "(default: dynamic-int8)")
     parser.add_argument("--calibrate", type=Path, metavar="DATA", help="examples of the input: .npz or .npy frames, a "
                         "recording or a folder of them (default: the run's own, else generated noise)")
-    parser.add_argument("--tolerance", metavar="E[,snr=DB]", help="largest error allowed, as a share of the output's "
-                        "standard deviation where that is above one; least SNR (default: by scheme)")
+    parser.add_argument("--tolerance", metavar="E[,snr=DB][,accuracy=LOSS]", help="largest error allowed, as a share of the output's "
+                        "standard deviation where that is above one; least SNR; loss of accuracy on the dev set (default: by scheme)")
     parser.add_argument("--steps", type=int, default=512, metavar="N", help="steps to compare over (default: 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the generated input (default: 0)")
     parser.add_argument("--name", help="what the artifact is called (default: the model's name)")
@@ -72,12 +72,12 @@ def _tolerance(text: str | None, scheme: Scheme) -> Tolerance:
     """Read `0.01`, `snr=20` or `0.01,snr=20`.
 
     >>> _tolerance("0.5,snr=12", SCHEMES["int8"])
-    Tolerance(max_error=0.5, min_snr_db=12.0)
+    Tolerance(max_error=0.5, min_snr_db=12.0, max_accuracy_loss=0.01)
     """
     tolerance = scheme.tolerance
     for part in [] if text is None else text.split(","):
         name, _, value = part.rpartition("=")
-        field = {"": "max_error", "max": "max_error", "snr": "min_snr_db"}.get(name)
+        field = {"": "max_error", "max": "max_error", "snr": "min_snr_db", "accuracy": "max_accuracy_loss"}.get(name)
         try:
             number = float(value)
             if field is None or not math.isfinite(number) or (number < 0 and field == "max_error"):
@@ -110,8 +110,10 @@ def _report(artifact: Artifact) -> str:
             for item in report["outputs"]
         ]  # fmt: skip
     first = next(iter(artifact.parity.values()))
-    scheme = artifact.conversion["scheme"]
+    scheme, allowed = artifact.conversion["scheme"], first["tolerance"]
+    compared = min(item["compared"] for item in first["outputs"])
+    part = "" if compared >= first["steps"] else f" (of their beginnings, {compared} compared)"
     return (
-        f"{artifact.path}: {scheme}, proven against its source over {first['steps']} steps of {first['input']}\n\n"
-        + table(header, rows)
+        f"{artifact.path}: {scheme}, proven against its source over {first['steps']} steps of {first['input']}{part}\n"
+        f"allowed: error {allowed['max_error']:g}, SNR from {allowed['min_snr_db']:g} dB\n\n" + table(header, rows)
     )

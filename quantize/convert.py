@@ -22,7 +22,7 @@ from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.integers import quantize_values
 from edgernn.quantize.oracle import Oracle
-from edgernn.quantize.parity import accuracy, check, expected_outputs, measure
+from edgernn.quantize.parity import accuracy, check, check_accuracy, expected_outputs, measure
 from edgernn.quantize.ranges import choose, everything
 from edgernn.quantize.schemes import Scheme, Tolerance
 from edgernn.quantize.simplify import simplify
@@ -112,8 +112,9 @@ class _Proof:
         """Return the report on a file; raise `ToleranceError` if it is too far from the source."""
         invoke = invoker(item.content, item.kind)
         distances = measure(self.expected, invoke, item.spec, self.stream)
-        check(distances, self.options.tolerance, f"{item.file} ({self.options.scheme.name})")
-        report = {
+        where = f"{item.file} ({self.options.scheme.name})"
+        check(distances, self.options.tolerance, where)
+        report: dict[str, Any] = {
             "outputs": [asdict(distance) for distance in distances],
             "steps": self.options.parity_steps,
             "input": self.origin,
@@ -123,6 +124,7 @@ class _Proof:
         }
         if self.source.dev:
             report["accuracy"] = accuracy(self.oracle, invoke, item.spec, self.source.dev)
+            check_accuracy(report["accuracy"], self.options.tolerance, where)
         return report
 
 

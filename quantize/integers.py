@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgernn.quantize.graph import MICROSOFT, Builder, Mapped, array_of, rebuild
-from edgernn.quantize.ranges import FIXED, state_values
+from edgernn.quantize.ranges import state_values
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import QuantParams
 
@@ -20,16 +20,10 @@ __all__ = ["half_weights", "integer_products", "quantize_values"]
 LEAST_WEIGHTS = 256  # smaller constants are not worth an extra node
 
 
-def quantize_values(
-    step: StepGraph,
-    params: Mapping[ir.Value, QuantParams],
-    dtype: str = "int8",
-    fixed: Mapping[str, QuantParams] = FIXED,
-) -> StepGraph:
+def quantize_values(step: StepGraph, params: Mapping[ir.Value, QuantParams], dtype: str = "int8") -> StepGraph:
     """Put a QuantizeLinear and a DequantizeLinear behind every value that has parameters.
 
-    `dtype` is "int8", or "uint8" (the same levels, counted from 0). An operator in `fixed` can give
-    its own scale only; where its value needs another, a second pair converts it.
+    `dtype` is "int8", or "uint8" (the same levels, counted from 0).
     """
     by_name = {value.name: item for value, item in params.items()}
     late = _float_state_outputs(step, by_name) & by_name.keys()
@@ -50,10 +44,7 @@ def quantize_values(
         outputs = list(graph.copy(node, entered))
         for index, old in enumerate(node.outputs):
             if old.name in by_name and old.name not in late:
-                item = by_name[old.name]
-                if fixed.get(node.op_type, item) != item:
-                    outputs[index] = pair(outputs[index], fixed[node.op_type], graph)
-                outputs[index] = pair(outputs[index], item, graph)
+                outputs[index] = pair(outputs[index], by_name[old.name], graph)
         return outputs
 
     return replace(step, model=rebuild(step.model, visit))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,9 @@ from edgernn.quantize.stepping import Invoke, steps
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import StreamSpec
 
-__all__ = ["Distance", "accuracy", "check", "expected_outputs", "measure"]
+__all__ = ["Distance", "accuracy", "check", "check_accuracy", "expected_outputs", "measure"]
 
-PREFIXES = 24  # for a model that gives one value for the sequence: how many lengths the source is asked for
+PREFIXES = 40  # for a model that gives one value for the sequence: how many lengths the source is asked for
 NOTHING_DB = 200.0  # written where the error is exactly zero
 
 
@@ -107,17 +107,26 @@ def _distance(
     name: str, truth: NDArray[np.float32], found: NDArray[np.float32], numbers: NDArray[np.int64]
 ) -> Distance:
     error = np.abs(found.astype(np.float64) - truth)
-    noise, signal = float(np.mean(error**2)), float(np.mean(truth.astype(np.float64) ** 2))
+    noise = float(np.mean(error**2))
     return Distance(
         name=name,
         max_abs=float(error.max()),
         mean_abs=float(error.mean()),
-        snr_db=_decibels(signal, noise),
+        snr_db=_decibels(_signal(truth), noise),
         argmax_agreement=float(np.mean(found.argmax(-1) == truth.argmax(-1))),
         scale=max(1.0, float(truth.std())),
         compared=int(truth.shape[0] * truth.shape[1]),
         worst_step=int(numbers[int(error.reshape(len(error), -1).max(-1).argmax())]),
     )
+
+
+def _signal(truth: NDArray[np.float32]) -> float:
+    """Return the power of what varies in each element, so that an offset does not hide an error.
+
+    At least a thousandth of the whole power, for outputs that hardly vary at all, such as a long running mean.
+    """
+    values = truth.reshape(-1, truth.shape[-1]).astype(np.float64)
+    return float(max(values.var(axis=0).mean(), 1e-3 * np.mean(values**2)))
 
 
 def _decibels(signal: float, noise: float) -> float:
@@ -140,6 +149,17 @@ def check(distances: Sequence[Distance], tolerance: Tolerance, where: str) -> No
         raise ToleranceError(
             f"{where} differs too much from the source model: {'; '.join(reasons)}; try another --quantize, "
             "--calibrate with data that is like the real one, or allow it with --tolerance"
+        )
+
+
+def check_accuracy(scores: Mapping[str, float], tolerance: Tolerance, where: str) -> None:
+    """Raise `ToleranceError` if the artifact is right less often than the source, by more than is allowed."""
+    lost = scores["source"] - scores["artifact"]
+    if lost * scores["clips"] > max(1.0, tolerance.max_accuracy_loss * scores["clips"]) + 1e-6:
+        raise ToleranceError(
+            f"{where}: accuracy on the dev set is {scores['artifact']:.2%}, the source has {scores['source']:.2%}; "
+            f"{tolerance.max_accuracy_loss:.1%} may be lost: try another --quantize, or allow it with "
+            "--tolerance accuracy=LOSS"
         )
 
 

@@ -64,11 +64,13 @@ def choose(step: StepGraph, ranges: Ranges, values: Iterable[ir.Value]) -> dict[
 
 
 def _params(group: Iterable[ir.Value], ranges: Ranges) -> QuantParams:
-    fixed = {FIXED[node.op_type] for node in (value.producer() for value in group) if node and node.op_type in FIXED}
-    if fixed:
-        return max(fixed, key=lambda params: params.scale)  # the one that covers the others' range
     low = min(0.0, *(ranges[value.name or ""][0] for value in group))
     high = max(0.0, *(ranges[value.name or ""][1] for value in group))
+    producers = [value.producer() for value in group]
+    for fixed in {FIXED[node.op_type] for node in producers if node is not None and node.op_type in FIXED}:
+        least, most = ((level - fixed.zero_point) * fixed.scale for level in (-128, 127))
+        if least <= low and high <= most + fixed.scale:  # 1.0 itself is one level beyond: it saturates to 127/128
+            return fixed
     scale = (high - low) / MOST_LEVELS or 1.0 / MOST_LEVELS
     return QuantParams(scale, round(-128 - low / scale))
 

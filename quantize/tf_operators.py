@@ -50,12 +50,16 @@ def _hard_sigmoid(x: Any, alpha: float, beta: float) -> Any:
     return tf.nn.relu6(x * (6.0 * alpha) + 6.0 * beta) * (1.0 / 6.0)
 
 
+def _elu(x: Any, alpha: float) -> Any:
+    return tf.nn.elu(x) if alpha == 1.0 else tf.maximum(x, 0.0) + alpha * (tf.exp(tf.minimum(x, 0.0)) - 1.0)
+
+
 def _selu(x: Any, alpha: float, gamma: float) -> Any:
     return gamma * (tf.maximum(x, 0.0) + alpha * (tf.exp(tf.minimum(x, 0.0)) - 1.0))
 
 
 PLAIN: dict[str, Callable[..., Any]] = {
-    "Abs": tf.abs, "Add": tf.add, "Div": tf.divide, "Elu": tf.nn.elu, "Erf": _erf, "Exp": tf.exp,
+    "Abs": tf.abs, "Add": tf.add, "Div": tf.divide, "Erf": _erf, "Exp": tf.exp,
     "Identity": tf.identity, "Log": tf.math.log, "Max": tf.maximum, "Min": tf.minimum, "Mul": tf.multiply,
     "Neg": tf.negative, "Pow": tf.pow, "Relu": tf.nn.relu, "Sigmoid": tf.sigmoid, "Softplus": _softplus,
     "Softsign": lambda x: x / (1.0 + tf.abs(x)), "Sqrt": tf.sqrt, "Sub": tf.subtract, "Tanh": tf.tanh,
@@ -68,6 +72,7 @@ _TABLE.update(
         "Clip": lambda node, i: tf.clip_by_value(i[0], i[1], i[2]),
         "Concat": lambda node, i: tf.concat(i, attribute(node, "axis", 0)),
         "DequantizeLinear": lambda node, i: i[0],  # its other half is the fake quantization below
+        "Elu": lambda node, i: _elu(i[0], attribute(node, "alpha", 1.0)),
         "Gather": lambda node, i: tf.gather(i[0], i[1], axis=attribute(node, "axis", 0)),
         "HardSigmoid": lambda node, i: _hard_sigmoid(i[0], attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)),
         "LeakyRelu": lambda node, i: tf.nn.leaky_relu(i[0], attribute(node, "alpha", 0.01)),

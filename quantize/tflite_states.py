@@ -28,6 +28,9 @@ def with_integer_states(content: bytes, inputs: Collection[str], outputs: Collec
     for entry in signature.outputs:
         if entry.name.decode() in outputs:
             _skip_dequantize(model, graph, entry)
+    read = {index for op in graph.operators for index in op.inputs} | {entry.tensorIndex for entry in signature.outputs}
+    graph.operators = [op for op in graph.operators if any(index in read for index in op.outputs)]
+    graph.outputs = list(dict.fromkeys(entry.tensorIndex for entry in signature.outputs))
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -50,11 +53,7 @@ def _skip_dequantize(model: Any, graph: Any, entry: Any) -> None:
     writer = next((op for op in graph.operators if entry.tensorIndex in op.outputs), None)
     if writer is None or _code(model, writer) != schema.BuiltinOperator.DEQUANTIZE:
         return
-    integer, real = writer.inputs[0], entry.tensorIndex
-    graph.outputs = [integer if index == real else index for index in graph.outputs]
-    if not any(real in op.inputs for op in graph.operators):
-        graph.operators = [op for op in graph.operators if op is not writer]
-    entry.tensorIndex = integer
+    entry.tensorIndex = writer.inputs[0]
 
 
 def _redirect(graph: Any, old: int, new: int) -> None:

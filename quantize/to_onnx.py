@@ -40,7 +40,7 @@ def to_onnx(
 
 def _static(step: StepGraph, spec: StreamSpec, ranges: Ranges) -> tuple[bytes, StreamSpec]:
     params = choose(step, ranges, products_and_states(step))
-    quantized = quantize_values(step, params, "uint8", fixed={})
+    quantized = quantize_values(step, params, "uint8")
     proto = ir.to_proto(integer_products(quantized.model))
     by_name = {entering.name: params.get(entering) for entering, _ in state_values(step)}
     states = []

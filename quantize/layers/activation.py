@@ -82,6 +82,8 @@ RECURRENT: dict[str, Activation] = {
 def activate(layer: Any, x: ir.Value, graph: Builder, name: str = "activation") -> ir.Value:
     """Apply the activation that `layer` has under the attribute `name`."""
     known = _name_of(getattr(layer, name))
+    if known == "gelu" and ".ops." in f"{function.__module__}.":  # that one is the tanh form unless told otherwise
+        raise refuse(layer, "its activation is keras.ops.gelu", "use activation='gelu'")
     if known not in FUNCTIONS:
         raise refuse(layer, f"its activation {known} has no rule", f"use one of {', '.join(FUNCTIONS)}")
     return FUNCTIONS[known](graph, x)

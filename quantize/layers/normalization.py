@@ -44,6 +44,8 @@ def _normalization(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir
 def _layer(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
     rank = len(graph.arguments.args[0].shape)
     axes = list(layer.axis) if isinstance(layer.axis, list | tuple) else [layer.axis]
+    if getattr(layer, "rms_scaling", False):
+        raise refuse(layer, "it divides by the root mean square", "use rms_scaling=False")
     if [axis % rank for axis in axes] != [rank - 1]:
         raise refuse(layer, f"it normalizes the axes {axes}", "let it normalize the features (axis=-1)")
     width = graph.arguments.args[0].shape[-1]
