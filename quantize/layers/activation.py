@@ -82,8 +82,6 @@ RECURRENT: dict[str, Activation] = {
 def activate(layer: Any, x: ir.Value, graph: Builder, name: str = "activation") -> ir.Value:
     """Apply the activation that `layer` has under the attribute `name`."""
     known = _name_of(getattr(layer, name))
-    if known == "gelu" and ".ops." in f"{function.__module__}.":  # that one is the tanh form unless told otherwise
-        raise refuse(layer, "its activation is keras.ops.gelu", "use activation='gelu'")
     if known not in FUNCTIONS:
         raise refuse(layer, f"its activation {known} has no rule", f"use one of {', '.join(FUNCTIONS)}")
     return FUNCTIONS[known](graph, x)
@@ -99,8 +97,10 @@ def recurrent_activation(layer: Any, name: str) -> Activation:
 
 def _name_of(function: Any) -> str:
     """Return the name of an activation of Keras; of anything else one that no rule has."""
-    name = str(getattr(function, "__name__", type(function).__name__))
-    return name if getattr(function, "__module__", "").split(".")[0] == "keras" else f"{name} of your own"
+    name, module = str(getattr(function, "__name__", type(function).__name__)), getattr(function, "__module__", "")
+    if module.split(".")[0] != "keras":
+        return f"{name} of your own"
+    return "keras.ops.gelu" if name == "gelu" and ".ops." in module else name  # that one is the tanh form
 
 
 @emits("Activation")
