@@ -105,10 +105,21 @@ def _check_layers(graph: Any) -> None:
             _check_layers(_functional(node.operation))
             continue
         _emitter_of(node.operation)
+        _check_settings(node.operation)
         for name, (reason, way_out) in REFUSED_ARGUMENTS.items():
             given = node.arguments.kwargs.get(name)
             if given is not None and given is not False:
                 raise refuse(node.operation, reason, way_out)
+
+
+def _check_settings(layer: Any) -> None:
+    """Refuse what any layer may be set to and no rule reads."""
+    if getattr(layer, "data_format", None) == "channels_first":
+        raise refuse(layer, "its data_format is channels_first", "use channels_last: (batch, time, features)")
+    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+        raise refuse(layer, "its weights are quantized, or have LoRA beside them", "save the model as it was before")
+    if getattr(layer, "variable_dtype", None) in ("float16", "bfloat16"):
+        raise refuse(layer, f"its weights are {layer.variable_dtype}", "copy them into a model of dtype float32")
 
 
 def _nodes(graph: Any) -> list[Any]:

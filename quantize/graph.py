@@ -132,10 +132,12 @@ class Builder:
 def identifier(name: str) -> str:
     """Return `name` as the inputs and outputs of every format may be called.
 
-    >>> identifier("gru/running.mean")
-    'gru_running_mean'
+    TensorFlow forgets arguments that begin with an underscore, and knows no letters beyond ASCII.
+
+    >>> identifier("_gru/running.größe")
+    'gru_running_gr__e'
     """
-    return re.sub(r"\W", "_", name)
+    return re.sub(r"\W", "_", name, flags=re.ASCII).lstrip("_") or "tensor"
 
 
 def rebuild(

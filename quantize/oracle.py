@@ -29,14 +29,18 @@ class Oracle:
 
     def batch(self, frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Return every output for several streams of one length, `(streams, frames, features)` for each input."""
+        import keras
+
+        structure = getattr(self.model, "_inputs_struct", None)  # a Sequential has none
         try:
-            outputs = self.model.predict_on_batch(list(frames) if len(frames) > 1 else frames[0])
+            fed = frames[0] if structure is None else keras.tree.pack_sequence_as(structure, list(frames))
+            outputs = self.model.predict_on_batch(fed)
         except Exception as error:  # whatever the back end says, at length
             raise ConversionError(
                 f"'{self.model.name}' cannot be run on {frames[0].shape[1]} frames: "
                 f"{' '.join(str(error).split())[-200:]}"
             ) from error
-        return [np.asarray(output) for output in (outputs if isinstance(outputs, list | tuple) else [outputs])]
+        return [np.asarray(output) for output in keras.tree.flatten(outputs)]
 
 
 def _free(model: Any) -> Any:

@@ -147,7 +147,8 @@ class StepBuilder(Builder):
     def state(self, name: str, shape: Sequence[int], hold_steps: int, initial: float = 0.0) -> State:
         """Add a state of this shape; the rule must set its `output`."""
         full = self.unique(f"{self.scope}.{name}" if self.scope else name)
-        value = ir.Value(name=identifier(f"{full}_in"), shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+        entering = self.unique(identifier(f"{full}_in"))
+        value = ir.Value(name=entering, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
         self.states.append(State(full, value, initial, hold_steps))
         return self.states[-1]
 

@@ -47,8 +47,6 @@ def _convolve(
 ) -> ir.Value:
     if layer.padding not in ("causal", "valid"):
         raise refuse(layer, f"padding='{layer.padding}' looks ahead", "train it with padding='causal' or 'valid'")
-    if getattr(layer, "data_format", "channels_last") != "channels_last":
-        raise refuse(layer, "its data_format is channels_first", "use channels_last")
     dilation, stride = layer.dilation_rate[0], layer.strides[0]
     before = dilation * (weights.shape[2] - 1) if layer.padding == "causal" else 0
     value = graph.op(

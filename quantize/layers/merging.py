@@ -61,7 +61,7 @@ def _get_item(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Valu
         parts.pop()
     everything = slice(None)
     if len(parts) > 1 and parts[0] == everything and all(part == everything for part in parts[2:]):
-        if parts[1] == -1:
+        if parts[1] == -1 and len(graph.arguments.args[0].shape) == 3:
             return graph.op("Gather", inputs[0], graph.constant(np.array(-1), "last"), axis=1)
         if isinstance(parts[1], slice) and parts[1].stop is None and parts[1].step in (None, 1):
             start = parts[1].start or 0

@@ -63,7 +63,7 @@ def keras_outputs(model: Any, batches: list[Array]) -> list[Array]:
         if getattr(layer, "stateful", False):
             layer.reset_state()
     outputs = model(batches if len(batches) > 1 else batches[0], training=False)
-    return [np.asarray(item, np.float32) for item in (outputs if isinstance(outputs, list | tuple) else [outputs])]
+    return [np.asarray(item, np.float32) for item in keras.tree.flatten(outputs)]
 
 
 def reference(model: ir.Model, fed: dict[str, Array]) -> list[Array]:
@@ -306,7 +306,11 @@ def _structures() -> dict[str, Build]:
         "two_inputs": _two_inputs,
         "output_twice": _output_twice,
         "input_is_an_output": _input_is_an_output,
-        "odd_names": _odd_names,
+        "odd_names": lambda: _named("frames.of-sound", "gru-1.x", "p.out-put"),
+        "names_of_underscores": lambda: _named("_1st", "_", "__"),
+        "input_named_like_a_state": lambda: _named("gru_h_in", "gru", "gru_h_out"),
+        "layers_named_alike": lambda: chain(_gru(3, name="gru-1"), _gru(3, name="gru_1"), _gru(3, name="gru.1")),
+        "outputs_by_name": _outputs_by_name,
     }
 
 
@@ -358,9 +362,14 @@ def _input_is_an_output() -> Any:
     return keras.Model(first, [first, layers.Conv1D(2, 2)(first)])
 
 
-def _odd_names() -> Any:
-    first = frames(name="frames.of-sound")
-    return keras.Model(first, layers.Dense(2, name="p.out-put")(_gru(3, name="gru-1.x")(first)))
+def _named(first: str, second: str, third: str) -> Any:
+    value = frames(name=first)
+    return keras.Model(value, layers.Dense(2, name=third)(_gru(3, name=second)(value)))
+
+
+def _outputs_by_name() -> Any:
+    first = frames()
+    return keras.Model(first, {"words": layers.Dense(2, name="p")(first), "last": layers.GRU(3, name="q")(first)})
 
 
 LAYERS: dict[str, Build] = {

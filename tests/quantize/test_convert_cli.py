@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from keras import layers
 
 from edgernn.artifact import Artifact
 from edgernn.cli import main
+from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.stepping import invoke_onnx, steps
 from tests.quantize.networks import FEATURES, chain, keras_outputs, randomized
 
@@ -97,7 +99,7 @@ def test_the_report_is_in_the_artifact(converted: Path) -> None:
     assert output["snr_db"] > 80
     assert output["argmax_agreement"] == 1.0
     assert report["us_per_step"] > 0
-    assert report["tolerance"] == {"max_error": 1e-4, "min_snr_db": 80.0}
+    assert report["tolerance"] == asdict(SCHEMES["float32"].tolerance)
 
 
 def test_the_artifact_steps_as_the_model_runs(converted: Path) -> None:

@@ -363,6 +363,10 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "threshold": (lambda: chain(layers.ReLU(threshold=1.0, name="bad")), "threshold"),
     "pool_keeps_time": (lambda: chain(layers.GlobalMaxPooling1D(keepdims=True, name="bad")), "keepdims"),
     "activation": (lambda: chain(layers.Dense(2, activation="celu", name="bad")), "celu"),
+    "activation_of_keras_ops": (
+        lambda: chain(layers.Dense(2, activation=keras.ops.gelu, name="bad")),
+        "its activation keras.ops.gelu has no rule",
+    ),
     "activation_of_your_own": (lambda: chain(layers.Dense(2, activation=_own_activation, name="bad")), "of your own"),
     "activation_in_a_cell": (lambda: chain(layers.GRU(2, activation=_own_activation, name="bad")), "of your own"),
     "layer_in_a_cell": (lambda: chain(layers.LSTM(2, activation=layers.ReLU(), name="bad")), "activation ReLU"),
@@ -370,6 +374,18 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "cell": (lambda: chain(layers.RNN(layers.GRUCell(3), name="bad")), "no rule"),
     "transpose": (lambda: chain(layers.Permute((2, 1), name="bad"), length=9), "no rule"),
     "prelu_by_frame": (lambda: chain(layers.PReLU(name="bad"), length=9), "from frame to frame"),
+    "last_feature": (lambda: last_feature(), "newest frame"),
+    "conv_channels_first": (
+        lambda: chain(layers.Conv1D(2, 2, data_format="channels_first", name="bad"), length=8),
+        "channels_first",
+    ),
+    "pool_channels_first": (
+        lambda: chain(layers.AveragePooling1D(2, data_format="channels_first", name="bad"), length=8),
+        "channels_first",
+    ),
+    "quantized": (lambda: _quantized(), "weights are quantized"),
+    "lora": (lambda: _with_lora(), "LoRA"),
+    "float16": (lambda: chain(layers.Dense(3, dtype="float16", name="bad")), "weights are float16"),
     "rates_meet": (lambda: rates_meet(), "different rates"),
 }
 
@@ -381,6 +397,25 @@ def chain_of_two(layer: Any) -> Any:
 
 def wrapped_layer() -> Any:
     return chain(layers.TimeDistributed(layers.UnitNormalization(), name="bad"))
+
+
+def last_feature() -> Any:
+    first = frames()
+    return keras.Model(first, layers.GRU(3)(first)[:, -1])
+
+
+def _quantized() -> Any:
+    dense = layers.Dense(3, name="bad")
+    model = chain(dense)
+    dense.quantize("int8")
+    return model
+
+
+def _with_lora() -> Any:
+    dense = layers.Dense(3, name="bad")
+    model = chain(dense)
+    dense.enable_lora(2)
+    return model
 
 
 def rates_meet() -> Any:
