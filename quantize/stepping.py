@@ -5,6 +5,7 @@ A device uses `edgernn.devices`; this has nothing in common with it, so that eac
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -96,6 +97,7 @@ def _bare_onnx(content: bytes, spec: StreamSpec) -> Callable[[], Any]:
 
 
 def _session(content: bytes) -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for reports to a third party
     import onnxruntime as ort
 
     options = ort.SessionOptions()
