@@ -7,6 +7,7 @@ the old value when the new one is written. `run()` with a dict of arrays takes 9
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from typing import Any
 
@@ -38,6 +39,7 @@ DTYPES = {
 def open_onnxruntime(model: ModelFile, threads: int = 1) -> Runner:
     """Open an ONNX file; raises `ArtifactError` if it is corrupt or not what its spec says."""
     try:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for reports to a third party
         import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(f"running {model.path.name}", "onnxruntime", "onnx") from error
