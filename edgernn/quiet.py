@@ -15,6 +15,7 @@ __all__ = ["quiet_stderr"]
 def quiet_stderr() -> Iterator[None]:
     """Hold back what is written to standard error, and let it out only if an exception passes.
 
+    A `KeyboardInterrupt` lets nothing out: who stops a program knows why it stopped.
     TensorFlow greets from C++ before any of its log levels can be set, so that nothing less than the file descriptor
     itself silences it.
     """
@@ -24,7 +25,7 @@ def quiet_stderr() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             sys.stderr.flush()
             held.seek(0)
             os.write(kept, held.read())
