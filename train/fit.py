@@ -132,7 +132,9 @@ def _train_epoch(
 ) -> dict[str, float]:
     progress.average = progress.average or model.get_weights()
     sums = {"loss": 0.0, "accuracy": 0.0}
-    bar = tqdm(_prefetch(make_batch, epoch, steps), total=steps, leave=False, desc=f"epoch {epoch}", file=sys.stderr)
+    batches = _prefetch(make_batch, epoch, steps)
+    # disable=None: a bar on a terminal, none in a log
+    bar = tqdm(batches, total=steps, leave=False, desc=f"epoch {epoch}", file=sys.stderr, disable=None)
     for step, (frames, targets) in enumerate(bar, start=(epoch - 1) * steps):
         scores = model.train_on_batch(frames, targets, return_dict=True)
         sums = {name: total + float(scores[name]) for name, total in sums.items()}

@@ -76,6 +76,13 @@ def test_it_stops_when_nothing_gets_better(tmp_path: Path) -> None:
     assert len(progress.history) == progress.last_gain + 2 < 50
 
 
+def test_bars_are_for_terminals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(model(), make_batch, DEV, FitRecipe(epochs=1, batch=16, examples=16), 1, tmp_path)
+    log = capsys.readouterr()
+    assert log.out.startswith("epoch   1  loss")
+    assert "epoch" not in log.err
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     one_epoch = FitRecipe(epochs=1, batch=16, examples=16)
     fit(model(), make_batch, DEV, one_epoch, 1, tmp_path)
