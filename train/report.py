@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from edgernn.text import table
@@ -103,6 +104,7 @@ def plot_history(history: Sequence[Mapping[str, float]], best_epoch: int, path: 
         axes.plot(epochs, [row[f"dev_{quantity}"] for row in history], label="dev, averaged weights")
         axes.axvline(best_epoch, color="grey", linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_ylabel(quantity)
         axes.grid(alpha=0.3)
         axes.legend()

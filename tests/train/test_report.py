@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from edgernn.train.report import (
     confusion_matrix,
@@ -45,3 +46,13 @@ def test_pictures_and_history_are_written(tmp_path: Path) -> None:
     for name in ("confusion.png", "history.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "history.csv").read_text().splitlines()[2] == "2,0.5,0.5,1.0,0.6"
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7])
+def test_epochs_are_marked_by_whole_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    plot_history([{**HISTORY[0], "epoch": number + 1} for number in range(epochs)], 1, tmp_path / "history.png")
+    for axes in drawn[0].axes:
+        assert len(axes.get_xticks())
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
