@@ -48,13 +48,14 @@ class Examples:
         self.labels = labels_of(recipe.words)
         self._front_end = FrontEnd(params)
         self._by_class = [np.flatnonzero(sounds.classes == index) for index in range(len(self.labels))]
+        self.spoken = np.array([index for index in range(len(self.labels) - 1) if len(self._by_class[index])], int)
+        """The classes that there are clips of; without clips of other words, "unknown" is not among them."""
         self._unknown_by_word = _by_word([sounds.clips[i].word for i in self._by_class[self.labels.index(UNKNOWN)]])
         random = np.random.default_rng((recipe.seed, 0xC0105))
         synthetic = [coloured_noise(10 * params.rate_hz, random) for _ in range(SYNTHETIC_NOISES)]
         self._noises = (tuple(sounds.noises) or tuple(synthetic), tuple(synthetic))
         weights = np.array([UNKNOWN_WEIGHT if label == UNKNOWN else 1.0 for label in self.labels])
-        there = [label == SILENCE or len(self._by_class[i]) > 0 for i, label in enumerate(self.labels)]
-        weights *= there
+        weights *= np.isin(np.arange(len(self.labels)), [*self.spoken, self.labels.index(SILENCE)])
         self._weights = weights / weights.sum()
 
     def batch(self, epoch: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -129,7 +130,7 @@ def _by_word(words: Sequence[str]) -> list[NDArray[np.int64]]:
 def measure(examples: Examples, streams: int = 600) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each band over training streams, for normalisation."""
     random = np.random.default_rng((examples.recipe.seed, 0x57A75))
-    classes = random.integers(0, len(examples.labels) - 1, streams)
+    classes = examples.spoken[random.integers(0, len(examples.spoken), streams)]
     frames = np.concatenate([examples.stream(int(index), False, random) for index in classes])
     mean, std = frames.mean(axis=0, dtype=np.float64), frames.std(axis=0, dtype=np.float64)
     return tuple(map(float, np.round(mean, 4))), tuple(map(float, np.round(np.maximum(std, 0.1), 4)))

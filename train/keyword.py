@@ -57,6 +57,11 @@ def train_keywords(data: Path, run: Path, recipe: Recipe) -> dict[str, Any]:
     examples = Examples(train, recipe, params)
     frames, classes, silent = dev_set(dev, recipe, params)
     print(_opening(model, train, dev, silent))
+    if labels.index(UNKNOWN) not in train.classes:
+        print(
+            f"{data} has train clips of {', '.join(recipe.words)} alone: without other words the class unknown cannot "
+            f"be learned, and any word will be taken for one of these; add some as {data}/<other word>/<name>.wav"
+        )
     progress = fit(model, examples.batch, (frames, classes), recipe.fit, recipe.seed, run / "checkpoints")
     confusion = confusion_matrix(classes, logits_of(model, frames).argmax(axis=1), len(labels))
     _write_arrays(run, frames, classes, calibration_streams(train, params, CALIBRATION_STREAMS, recipe.seed))

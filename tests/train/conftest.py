@@ -1,3 +1,4 @@
+import shutil
 import wave
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_wav(folder / "_background_noise_" / "hiss.wav", random.normal(0, 0.01, 6 * 16000))
     rows = [f"{w}/{s}_nohash_0.wav,{w},{s},{'dev' if s in 'eva fay' else 'train'}" for w in WORDS for s in SPEAKERS]
     (folder / "index.csv").write_text("\n".join(["file,word,speaker,set", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def only_words(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without noise and without a word beside "low" and "high"."""
+    folder = tmp_path_factory.mktemp("words") / "data"
+    shutil.copytree(tones, folder, ignore=shutil.ignore_patterns("other", "_background_noise_"))
+    rows = (tones / "index.csv").read_text().splitlines(keepends=True)
+    (folder / "index.csv").write_text("".join(row for row in rows if "other" not in row))
     return folder
 
 

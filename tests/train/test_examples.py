@@ -80,6 +80,19 @@ def test_measured_normalisation_makes_bands_alike(examples: Examples) -> None:
     assert 0.5 < frames.std(axis=0).min() <= frames.std(axis=0).max() < 2.0
 
 
+def test_what_has_no_clips_is_not_drawn(only_words: Path) -> None:
+    sounds = load_sounds(only_words, RECIPE)[0]
+    low = np.flatnonzero(sounds.classes == 0)
+    clips, samples = zip(*((sounds.clips[i], sounds.sounds[i]) for i in low), strict=True)
+    alone = replace(sounds, clips=clips, sounds=samples, classes=sounds.classes[low])
+    for given, classes in ((sounds, {0, 1, 3}), (alone, {0, 3})):
+        examples = Examples(given, RECIPE, LogMel())
+        mean, _ = measure(examples, 8)
+        assert np.isfinite(mean).all()
+        drawn = [int(label) for number in range(4) for label in examples.batch(1, number)[1].argmax(axis=1)]
+        assert set(drawn) == classes
+
+
 def test_clips_are_padded_and_cut_to_a_multiple_of_four_frames() -> None:
     params = LogMel()
     assert clip_frames(params) == 96
