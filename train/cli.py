@@ -20,6 +20,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     options = _parser(prog).parse_args(arguments)
     run = Path(options.output)
     recipe = _recipe(options, run)
+    if not recipe.words:
+        raise UsageError(f"there are no words to tell apart: name folders of {options.data}, such as --words up,down")
     labels_of(recipe.words)
     try:
         with quiet_stderr():
@@ -70,6 +72,11 @@ def _recipe(options: argparse.Namespace, run: Path) -> Recipe:
         raise UsageError(f"there is no training to resume in {run}: it has no recipe.toml")
     saved = read_recipe(run / "recipe.toml")
     wanted = _override(read_recipe(Path(options.recipe)) if options.recipe else saved, options)
+    if wanted.fit.epochs != saved.fit.epochs:
+        raise UsageError(
+            f"{run} was begun for {saved.fit.epochs} epochs, by whose end its learning rate has decayed: that cannot be "
+            f"resumed towards {wanted.fit.epochs}; go on with --resume alone, or train anew in another folder"
+        )
     if wanted != saved:
         raise UsageError(f"{run} was begun with another recipe: --resume takes no options that change it")
     return saved

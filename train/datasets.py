@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def split_noise(noise: Sound) -> tuple[Sound, Sound]:
 def load_sounds(folder: Path, recipe: Recipe) -> tuple[Sounds, Sounds]:
     """Read the clips and the noise of `folder`; return the train and the dev side."""
     train, dev = split_clips(list_clips(folder), recipe.dev_share)
-    _check_words(folder, train, dev, recipe.words)
+    _check_words(folder, train, dev, recipe)
     halves = [split_noise(read_audio(path, recipe.rate_hz)) for path in list_noises(folder)]
     return (
         _load(train, recipe, tuple(first for first, _ in halves)),
@@ -78,13 +79,32 @@ def load_sounds(folder: Path, recipe: Recipe) -> tuple[Sounds, Sounds]:
     )
 
 
-def _check_words(folder: Path, train: Sequence[Clip], dev: Sequence[Clip], words: Sequence[str]) -> None:
-    labels_of(words)  # refuses a list that makes no sense
-    for side, clips in (("train", train), ("dev", dev)):
-        missing = [word for word in words if word not in {clip.word for clip in clips}]
+def _check_words(folder: Path, train: Sequence[Clip], dev: Sequence[Clip], recipe: Recipe) -> None:
+    labels_of(recipe.words)  # refuses a list that makes no sense
+    clips = {word: [clip for clip in (*train, *dev) if clip.word == word] for word in recipe.words}
+    absent = [word for word in recipe.words if not clips[word]]
+    if absent:
+        there = ", ".join(sorted({clip.word for clip in (*train, *dev)})) or "none at all"
+        raise DataError(f"{folder} has no train or dev clips of {', '.join(absent)}; it has: {there}")
+    for name, side in (("train", train), ("dev", dev)):
+        missing = [word for word in recipe.words if word not in {clip.word for clip in side}]
         if missing:
-            there = ", ".join(sorted({clip.word for clip in clips})) or "none at all"
-            raise DataError(f"{folder} has no {side} clips of {', '.join(missing)}; it has: {there}")
+            found = ", ".join(f"{word} ({_count(clips[word])})" for word in missing)
+            raise DataError(
+                f"{folder} has no {name} clips of {found}: each word needs clips of 2 speakers or more, at least 1 in "
+                f"train and 1 in dev; by dev_share = {recipe.dev_share:g} that takes some {_enough(recipe.dev_share)} "
+                "speakers: record more, or decide by an index.csv with the columns file,word,speaker,set"
+            )
+
+
+def _count(clips: Sequence[Clip]) -> str:
+    speakers = len({clip.speaker for clip in clips})
+    return f"{len(clips)} clip{'s' * (len(clips) != 1)} of {speakers} speaker{'s' * (speakers != 1)}"
+
+
+def _enough(share: float) -> int:
+    """Return of how many speakers one is on the rarer side, in 95 of 100 cases: the rule of three."""
+    return math.ceil(3.0 / max(0.01, min(share, 1.0 - share)))
 
 
 def _load(clips: Sequence[Clip], recipe: Recipe, noises: tuple[Sound, ...]) -> Sounds:

@@ -108,9 +108,9 @@ def test_a_training_that_was_killed_ends_like_one_that_was_not(
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        ([], 2, "the list of words is empty"),
+        ([], 2, "such as --words up,down"),
         (["--words", "low,low"], 2, "repeats low"),
-        (["--words", "low,up"], 1, "has no train clips of up; it has: high, low, other"),
+        (["--words", "low,up"], 1, "has no train or dev clips of up; it has: high, low, other"),
         (["--words", "low", "--model", "big"], 2, "there is no model 'big'; the models are: crnn, gru, lstm"),
         (["--words", "low", "--epochs", "0"], 2, "fit.epochs must be at least 1"),
         (["--words", "low", "--recipe", "none.toml"], 1, "none.toml cannot be read"),
@@ -136,6 +136,29 @@ def test_a_folder_in_use_is_not_written_to(tones: Path, tmp_path: Path, capsys: 
     assert "go on with --resume, or choose" in capsys.readouterr().err
     assert train(tones, tmp_path, "--resume", "--seed", "9") == 2
     assert "was begun with another recipe" in capsys.readouterr().err
+
+
+def test_more_epochs_than_a_run_was_begun_for_are_refused(
+    tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.toml").write_text('words = ["low"]\n[fit]\nepochs = 6')
+    assert train(tones, tmp_path, "--resume", "--epochs", "9") == 2
+    told = capsys.readouterr().err
+    assert "was begun for 6 epochs" in told
+    assert "resumed towards 9; go on with --resume alone, or train anew in another folder" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_words_alone_are_trained_on_without_other_words_or_noise(
+    only_words: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(only_words, tmp_path / "run", "--recipe", recipe_file, "--epochs", "1") == 0
+    told = capsys.readouterr().out
+    assert "train clips of low, high alone: without other words the class unknown cannot be learned" in told
+    assert f"add some as {only_words}/<other word>/<name>.wav" in told
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert set(facts["accuracy"]["per_class"]) == {"low", "high", "silence"}
 
 
 def test_a_broken_clip_is_named(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,10 +51,31 @@ def test_sounds_are_loaded_with_their_classes(tones: Path) -> None:
 
 
 def test_a_word_without_clips_is_refused(tones: Path) -> None:
-    with pytest.raises(DataError, match="no train clips of up; it has: high, low, other"):
+    with pytest.raises(DataError, match="no train or dev clips of up; it has: high, low, other"):
         load_sounds(tones, Recipe(("low", "up")))
     with pytest.raises(UsageError, match="is empty"):
         load_sounds(tones, replace(Recipe(), words=()))
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["speaker 1"], "1 clip of 1 speaker"),
+        (["speaker 1", "speaker 3_nohash_0", "speaker 3_nohash_1"], "3 clips of 2"),
+    ],
+)
+def test_too_few_speakers_are_counted_and_what_to_do_is_said(tmp_path: Path, names: list[str], found: str) -> None:
+    (tmp_path / "low").mkdir()
+    for name in names:
+        (tmp_path / "low" / f"{name}.wav").touch()
+    with pytest.raises(DataError) as caught:
+        load_sounds(tmp_path, Recipe(("low",)))
+    told = str(caught.value)
+    assert f"has no dev clips of low ({found}" in told
+    assert "needs clips of 2 speakers or more, at least 1 in train and 1 in dev" in told
+    assert "takes some 25 speakers: record more, or decide by an index.csv" in told
+    with pytest.raises(DataError, match="has no train clips of low"):
+        load_sounds(tmp_path, Recipe(("low",), dev_share=1.0))
 
 
 def test_noise_of_training_and_dev_does_not_overlap() -> None:
