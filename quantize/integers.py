@@ -17,6 +17,9 @@ from edgernn.spec import QuantParams
 
 __all__ = ["half_weights", "integer_products", "quantize_values"]
 
+# Between a float state and what reads it in integers. Without an operation in between, or with one that it folds away,
+# the TFLite converter computes the state itself in integers.
+NEARLY_ONE = np.nextafter(np.float32(1), np.float32(2))
 LEAST_WEIGHTS = 256  # smaller constants are not worth an extra node
 
 
@@ -40,6 +43,8 @@ def quantize_values(step: StepGraph, params: Mapping[ir.Value, QuantParams], dty
         entered = list(inputs)
         for index, (old, new) in enumerate(zip(node.inputs, inputs, strict=True)):
             if old is not None and new is not None and old.name in read_side:
+                if old.name in late:
+                    new = graph.op("Mul", new, graph.constant(NEARLY_ONE, "nearly_one"))
                 entered[index] = pair(new, by_name[old.name], graph)
         outputs = list(graph.copy(node, entered))
         for index, old in enumerate(node.outputs):
