@@ -10,13 +10,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgernn.errors import ArtifactError, UsageError
-from edgernn.spec import StreamSpec
+from edgernn.spec import Reader, StreamSpec
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "Artifact", "ModelFile", "check_target", "write_artifact"]
 
@@ -64,28 +64,22 @@ class Artifact:
     def open(cls, path: str | os.PathLike[str]) -> Artifact:
         """Read and check the artifact at `path`; raise `ArtifactError` naming what is wrong."""
         folder = Path(path)
-        manifest = _read_manifest(folder)
-        listed = _section(folder, manifest, "files")
-        for name, entry in listed.items():
-            _check_file(folder, name, entry)
-        try:
-            programs = {
-                program: {kind: _model_file(folder, kind, entry, listed) for kind, entry in models.items()}
-                for program, models in manifest["programs"].items()
-            }
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(f"{folder / MANIFEST}: the section 'programs' is malformed: {error!r}") from error
+        manifest = Reader(_read_manifest(folder), f"{folder / MANIFEST}: ")
+        listed, programs = manifest.section("files", least=1), manifest.section("programs", least=1)
+        for name in listed:
+            _check_file(folder, name, listed.section(name).values)
+        labels = manifest.array("labels") if manifest.has("labels") else None
         return cls(
             path=folder,
-            name=str(manifest.get("name", folder.name)),
-            programs=programs,
-            labels=tuple(manifest.get("labels") or ()),
-            frame_rate_hz=manifest.get("frame_rate_hz"),
-            front_end=manifest.get("front_end"),
-            decoder=manifest.get("decoder"),
-            training=manifest.get("training") or {},
-            conversion=manifest.get("conversion") or {},
-            parity=manifest.get("parity") or {},
+            name=manifest.text("name") if "name" in manifest else folder.name,
+            programs={program: _model_files(folder, programs.section(program), listed) for program in programs},
+            labels=tuple(map(labels.text, labels)) if labels else (),
+            frame_rate_hz=manifest.positive("frame_rate_hz") if manifest.has("frame_rate_hz") else None,
+            front_end=manifest.section("front_end").values if manifest.has("front_end") else None,
+            decoder=manifest.section("decoder").values if manifest.has("decoder") else None,
+            training=manifest.section("training").values if manifest.has("training") else {},
+            conversion=_conversion(manifest),
+            parity=_parity(manifest),
         )
 
     def model(self, *formats: str, program: str = "step") -> ModelFile:
@@ -104,11 +98,31 @@ class Artifact:
 def check_target(path: str | os.PathLike[str]) -> None:
     """Raise `UsageError` where `write_artifact` would not write: ask before doing what takes minutes."""
     target = Path(path)
-    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file()):
+    if target.is_dir():
+        foreign = _foreign(target)
+        if foreign:
+            raise UsageError(
+                f"{target} exists and is not an artifact alone: it holds {foreign}; "
+                "choose another name for the output, or move that away"
+            )
+    elif target.exists():
         raise UsageError(f"{target} exists and is not an artifact: choose another name for the output")
     existing = next(folder for folder in target.absolute().parents if folder.exists())
     if not existing.is_dir():
         raise UsageError(f"{target} cannot be written: {existing} is not a folder")
+
+
+def _foreign(folder: Path) -> str:
+    """Return the name of something in `folder` that no artifact put there, "" if there is none."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        manifest = None
+    ours = isinstance(manifest, dict) and manifest.get("format") == "edgernn"
+    listed = manifest.get("files") if ours else None
+    names = {MANIFEST, *listed} if isinstance(listed, dict) else {MANIFEST} if ours else set()
+    strangers = (path.name for path in sorted(folder.iterdir()) if path.name not in names or path.is_dir())
+    return next(strangers, "")
 
 
 def write_artifact(path: str | os.PathLike[str], manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifact:
@@ -131,7 +145,8 @@ def write_artifact(path: str | os.PathLike[str], manifest: Mapping[str, Any], fi
 
 
 def _replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
-    """Put a folder of `files` in the place of `target`; on any failure, what was there stays there."""
+    """Put a folder of `files` in the place of `target`; on any failure or interrupt, what was there stays there."""
+    target = target.resolve()  # a link stays, and goes on pointing at the artifact
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     fresh, old = scratch / "new", scratch / "old"
@@ -142,12 +157,12 @@ def _replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
         if target.exists():
             target.rename(old)
         fresh.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    finally:
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)  # if even this fails, the old artifact stays in the scratch folder
         shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -155,10 +170,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is not an artifact: expected a folder with a {MANIFEST} in it")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}; copy or convert the artifact again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != "edgernn":
         raise ArtifactError(f'{path} is not the manifest of an EdgeRNN artifact (it lacks "format": "edgernn")')
@@ -171,16 +186,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _section(folder: Path, manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = manifest.get(name)
-    if not isinstance(section, dict) or not section:
-        raise ArtifactError(f"{folder / MANIFEST}: the section '{name}' is missing or empty")
-    return section
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON: expected a finite number or null")
 
 
-def _check_file(folder: Path, name: str, entry: Any) -> None:
+def _check_file(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
     path = folder / name
-    if Path(name).name != name or not isinstance(entry, dict):
+    if Path(name).name != name or "\0" in name:
         raise ArtifactError(f"{folder / MANIFEST}: {name!r} is not the name of a file in the artifact")
     try:
         content = path.read_bytes()
@@ -195,11 +207,38 @@ def _check_file(folder: Path, name: str, entry: Any) -> None:
         )
 
 
-def _model_file(folder: Path, kind: str, entry: Mapping[str, Any], listed: Collection[str]) -> ModelFile:
-    path = folder / entry["file"]
-    if entry["file"] not in listed:  # nothing is opened whose digest was not checked
-        raise ArtifactError(
-            f"{folder / MANIFEST}: the {kind} program names {entry['file']!r}, which 'files' does not list"
-        )
-    spec = StreamSpec.from_dict(entry["stream"])
-    return ModelFile(kind, path, str(entry["scheme"]), spec, path.stat().st_size)
+def _model_files(folder: Path, models: Reader, listed: Reader) -> dict[str, ModelFile]:
+    return {kind: _model_file(folder, kind, models.section(kind), listed) for kind in models}
+
+
+def _model_file(folder: Path, kind: str, entry: Reader, listed: Reader) -> ModelFile:
+    name = entry.text("file")
+    if name not in listed:  # nothing is opened whose digest was not checked
+        raise entry.wrong("file", f"one of {', '.join(listed)}, which 'files' lists")
+    spec = StreamSpec.read(entry.section("stream"))
+    return ModelFile(kind, folder / name, entry.text("scheme"), spec, (folder / name).stat().st_size)
+
+
+def _conversion(manifest: Reader) -> Mapping[str, Any]:
+    if not manifest.has("conversion"):
+        return {}
+    conversion = manifest.section("conversion")
+    if conversion.has("operators"):
+        operators = conversion.section("operators")
+        for kind in operators:
+            operators.section(kind)
+    return conversion.values
+
+
+def _parity(manifest: Reader) -> Mapping[str, Any]:
+    if not manifest.has("parity"):
+        return {}
+    parity = manifest.section("parity")
+    for report in map(parity.section, parity):
+        if report.has("accuracy"):
+            report.section("accuracy")
+        if "outputs" in report:
+            outputs = report.array("outputs")
+            for index in outputs:
+                outputs.section(index)
+    return parity.values

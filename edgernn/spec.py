@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,12 @@ from numpy.typing import NDArray
 
 from edgernn.errors import ArtifactError
 
-__all__ = ["QuantParams", "StateSpec", "StreamSpec", "TensorSpec"]
+__all__ = ["QuantParams", "Reader", "StateSpec", "StreamSpec", "TensorSpec"]
+
+KINDS = ("frames", "prefix")
+INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+DTYPES = ("float32", "float16", "float64", "bool", *INTEGERS)
+LARGEST = 2**31 - 1  # of any whole number in a manifest
 
 
 @dataclass(frozen=True)
@@ -133,25 +139,129 @@ class StreamSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StreamSpec:
         """Read what `to_dict` wrote; raise `ArtifactError` where it does not fit."""
-        try:
-            return cls(
-                **{
-                    **values,
-                    "inputs": tuple(TensorSpec(**_tensor(t)) for t in values["inputs"]),
-                    "outputs": tuple(TensorSpec(**_tensor(t)) for t in values["outputs"]),
-                    "states": tuple(StateSpec(**_tensor(s)) for s in values["states"]),
-                    "output_delays": tuple(values["output_delays"]),
-                    "output_kinds": tuple(values["output_kinds"]),
-                }
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"the stream spec in the manifest is malformed: {error!r}") from error
+        return cls.read(Reader(values, "the stream spec in the manifest: "))
+
+    @classmethod
+    def read(cls, read: Reader) -> StreamSpec:
+        """Read what `to_dict` wrote from a section of a manifest; raise `ArtifactError` where it does not fit."""
+        read.refuse_unknown(cls)
+        inputs, outputs, states = read.array("inputs", least=1), read.array("outputs", least=1), read.array("states")
+        delays, kinds = read.array("output_delays"), read.array("output_kinds")
+        spec = cls(
+            inputs=tuple(TensorSpec(**_tensor(inputs.section(i), TensorSpec)) for i in inputs),
+            outputs=tuple(TensorSpec(**_tensor(outputs.section(i), TensorSpec)) for i in outputs),
+            states=tuple(_state(states.section(i)) for i in states),
+            frames_per_step=read.whole("frames_per_step", 1),
+            output_delays=tuple(delays.whole(i) for i in delays),
+            output_kinds=tuple(kinds.text(i, KINDS) for i in kinds),
+            latency_frames=read.whole("latency_frames"),
+        )
+        for key, entries in (("output_delays", spec.output_delays), ("output_kinds", spec.output_kinds)):
+            if len(entries) != len(spec.outputs):
+                raise read.wrong(key, f"an array of {len(spec.outputs)}, one entry per output")
+        for i, tensor in zip(inputs, spec.inputs, strict=True):
+            if tensor.shape[:2] != (1, spec.frames_per_step):
+                raise inputs.section(i).wrong("shape", f"1 × {spec.frames_per_step} (frames_per_step) × features")
+        for i, tensor, kind in zip(outputs, spec.outputs, spec.output_kinds, strict=True):
+            if len(tensor.shape) < 2:
+                raise outputs.section(i).wrong("shape", f"two or more sizes, for an output of the kind '{kind}'")
+        return spec
 
 
-def _tensor(values: Mapping[str, Any]) -> dict[str, Any]:
-    quant = values.get("quant")
-    return {
-        **values,
-        "shape": tuple(int(size) for size in values["shape"]),
-        "quant": None if quant is None else QuantParams(float(quant["scale"]), int(quant["zero_point"])),
-    }
+class Reader:
+    """Values of a manifest by key; one that does not fit is an `ArtifactError`: where, expected, found.
+
+    >>> Reader({"a": {"b": "x"}}, "manifest: ").section("a").whole("b")
+    Traceback (most recent call last):
+    edgernn.errors.ArtifactError: manifest: 'a.b' is malformed: expected a whole number of at least 0, found 'x'
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: str, path: str = "") -> None:
+        self.values, self._where, self._path = values, where, path
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys."""
+        return iter(self.values)
+
+    def has(self, key: str) -> bool:
+        """Tell whether there is a value, and it is not null."""
+        return self.values.get(key) is not None
+
+    def wrong(self, key: str, expected: str) -> ArtifactError:
+        """Return the error for the value of `key`."""
+        found = repr(self.values[key]) if key in self.values else "nothing"
+        found = found if len(found) <= 80 else f"{found[:80]}…"
+        return ArtifactError(f"{self._where}'{self._path}{key}' is malformed: expected {expected}, found {found}")
+
+    def refuse_unknown(self, known: type[Any]) -> None:
+        """Check that every key is a field of the dataclass `known`."""
+        names = [field.name for field in fields(known)]
+        for key in self.values:
+            if key not in names:
+                raise self.wrong(key, f"only the keys {', '.join(names)}")
+
+    def text(self, key: str, choices: tuple[str, ...] = ()) -> str:
+        """Return a string, one of `choices` if there are any."""
+        value = self.values.get(key)
+        if not isinstance(value, str) or (choices and value not in choices):
+            raise self.wrong(key, f"one of {', '.join(choices)}" if choices else "a string")
+        return value
+
+    def number(self, key: str) -> float:
+        """Return a finite number."""
+        value = self.values.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+            raise self.wrong(key, "a finite number")
+        return float(value)
+
+    def positive(self, key: str) -> float:
+        """Return a finite number above zero."""
+        value = self.number(key)
+        if value <= 0:
+            raise self.wrong(key, "a number above 0")
+        return value
+
+    def whole(self, key: str, least: int = 0) -> int:
+        """Return a whole number of at least `least`."""
+        value = self.values.get(key)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
+            raise self.wrong(key, f"a whole number of at least {least}")
+        return value
+
+    def section(self, key: str, least: int = 0) -> Reader:
+        """Return an object of at least `least` entries."""
+        value = self.values.get(key)
+        if not isinstance(value, Mapping) or len(value) < least:
+            raise self.wrong(key, "an object" + " that is not empty" * (least > 0))
+        return Reader(value, self._where, f"{self._path}{key}.")
+
+    def array(self, key: str, least: int = 0) -> Reader:
+        """Return an array of at least `least` elements; their keys are "0", "1" and so on."""
+        value = self.values.get(key)
+        if not isinstance(value, list | tuple) or len(value) < least:
+            raise self.wrong(key, "an array" + " that is not empty" * (least > 0))
+        return Reader({str(i): element for i, element in enumerate(value)}, self._where, f"{self._path}{key}.")
+
+
+def _tensor(read: Reader, known: type[TensorSpec | StateSpec]) -> dict[str, Any]:
+    """Return what inputs, outputs and states have in common."""
+    read.refuse_unknown(known)
+    shape, quant, dtype = read.array("shape"), None, read.text("dtype", DTYPES)
+    if read.has("quant"):
+        params = read.section("quant")
+        if dtype not in INTEGERS:
+            raise read.wrong("quant", f"null for the dtype {dtype}")
+        params.refuse_unknown(QuantParams)
+        quant = QuantParams(params.positive("scale"), params.whole("zero_point", -LARGEST))
+    sizes = tuple(shape.whole(i, 1) for i in shape)
+    return {"name": read.text("name"), "shape": sizes, "dtype": dtype, "quant": quant}
+
+
+def _state(read: Reader) -> StateSpec:
+    return StateSpec(
+        **_tensor(read, StateSpec),
+        input=read.text("input"),
+        output=read.text("output"),
+        initial=read.number("initial"),
+        hold_steps=read.whole("hold_steps"),
+    )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_artifact_is_replaced_whole_and_nothing_else_is(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match="cannot be written: File exists"):
+    with pytest.raises(UsageError, match="file is not a folder"):
         write(tmp_path / "file" / "tiny")
     before = write(tmp_path / "tiny", labels=["old"])
     rename = Path.rename
@@ -74,11 +75,58 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "tiny"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("cat.jpg", "cat"), (MANIFEST, '{"name": "my web page"}'), (MANIFEST, "[]"), (MANIFEST, "{")],
+)
+def test_only_what_an_artifact_put_there_is_replaced(name: str, content: str, tmp_path: Path) -> None:
+    write(tmp_path / "tiny")
+    (tmp_path / "tiny" / name).write_text(content)
+    with pytest.raises(UsageError, match=f"is not an artifact alone: it holds {name}"):
+        write(tmp_path / "tiny")
+    assert (tmp_path / "tiny" / name).read_text() == content
+    assert (tmp_path / "tiny" / "step.onnx").read_bytes() == b"model"
+
+
+def test_a_link_goes_on_pointing_at_the_artifact(tmp_path: Path) -> None:
+    write(tmp_path / "tiny")
+    (tmp_path / "latest").symlink_to("tiny")
+    write(tmp_path / "latest", labels=["new"])
+    assert (tmp_path / "latest").is_symlink()
+    assert Artifact.open(tmp_path / "tiny").labels == ("new",)
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is not an artifact"):
+        write(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("moved", ["tiny", "new"])
+def test_an_interrupt_while_replacing_leaves_an_artifact(
+    moved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "tiny", labels=["old"])
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        found = rename(self, target)
+        if self.name == moved:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "tiny", labels=["new"])
+    assert Artifact.open(tmp_path / "tiny").labels == (("old",) if moved == "tiny" else ("new",))
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
 def test_a_program_without_a_digest_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "tiny")
     (tmp_path / "tiny" / "other.onnx").write_bytes(b"model")
     change(tmp_path / "tiny" / MANIFEST, lambda m: m["programs"]["step"]["onnx"].update(file="other.onnx"))
-    with pytest.raises(ArtifactError, match="which 'files' does not list"):
+    with pytest.raises(ArtifactError, match=r"programs\.step\.onnx\.file' is malformed: expected one of step.onnx"):
         Artifact.open(tmp_path / "tiny")
 
 
@@ -97,7 +145,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change(f / MANIFEST, lambda m: m.update(format_version=9)),
         "version 9, this .* reads version 1",
     ),
-    "no files": (lambda f: change(f / MANIFEST, lambda m: m.pop("files")), "'files' is missing or empty"),
+    "no files": (
+        lambda f: change(f / MANIFEST, lambda m: m.pop("files")),
+        "'files' is malformed: expected an object that is not empty, found nothing",
+    ),
     "no program": (lambda f: change(f / MANIFEST, lambda m: m.pop("programs")), "'programs' is malformed"),
     "lost file": (lambda f: (f / "step.onnx").unlink(), r"step.onnx is listed .* cannot be read"),
     "truncated": (lambda f: (f / "step.onnx").write_bytes(b"mod"), "has 3 bytes, the manifest says 5"),
