@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import signal
 import sys
@@ -26,26 +27,59 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (0 success, 1 failure, 2 misuse, 130 interrupted)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
-        return 0 if arguments else 2
-    if arguments[0] in ("-V", "--version"):
-        print(f"edgernn {__version__}")
-        return 0
+    name = " ".join(["edgernn", *arguments[:1]])
     try:
-        return _dispatch(arguments[0], arguments[1:])
+        return _run(arguments)
     except EdgeRNNError as error:
-        print(f"edgernn {arguments[0]}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print(f"edgernn {arguments[0]}: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away; Python would complain at exit
         return 128 + signal.SIGPIPE
+    except OSError as error:  # no bug: a full disk, a cable that was pulled
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"{name}: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    finally:
+        _drop_unwritable_output()
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run the command, and see its output off: what is still in the buffer may meet a full disk."""
+    command, *rest = arguments or [""]
+    try:
+        status = _dispatch(command, rest)
+    except SystemExit:  # argparse printed its help
+        _flush()
+        raise
+    _flush()
+    return status
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # None where the shell closed it
+        sys.stdout.flush()
+
+
+def _drop_unwritable_output() -> None:
+    """Close standard output if it takes nothing: Python would try again at exit, and complain."""
+    try:
+        _flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
 
 
 def _dispatch(command: str, arguments: Sequence[str]) -> int:
+    if command in ("", "-h", "--help"):
+        print(_help())
+        return 0 if command else 2
+    if command in ("-V", "--version"):
+        print(f"edgernn {__version__}")
+        return 0
     if command not in COMMANDS:
         raise UsageError(f"there is no such command; the commands are: {', '.join(COMMANDS)}")
     module, _, extra = COMMANDS[command]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from edgernn.errors import UsageError
+from edgernn.errors import FailureError, UsageError
 from edgernn.events import Event
 
 __all__ = ["JsonSink", "TextSink"]
@@ -20,7 +22,8 @@ class TextSink:
 
     def write(self, event: Event) -> None:
         """Print one event."""
-        print(event, file=self._stream, flush=True)
+        with _errors_named("standard output"):
+            print(event, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Leave the stream open: it belongs to the process."""
@@ -30,6 +33,7 @@ class JsonSink:
     """JSON lines, on standard output or at the end of a file."""
 
     def __init__(self, path: str = "") -> None:
+        self._name = f"the file {path}" if path else "standard output"
         try:
             self._file = Path(path).open("a", encoding="utf-8") if path else None  # noqa: SIM115 (closed in close)
         except OSError as error:
@@ -37,9 +41,22 @@ class JsonSink:
 
     def write(self, event: Event) -> None:
         """Write one event; it is on its way to the disk when this returns."""
-        print(event.to_json(), file=self._file, flush=True)
+        with _errors_named(self._name):
+            print(event.to_json(), file=self._file, flush=True)
 
     def close(self) -> None:
         """Close the file, if it is one."""
         if self._file is not None:
-            self._file.close()
+            with _errors_named(self._name):
+                self._file.close()
+
+
+@contextlib.contextmanager
+def _errors_named(where: str) -> Iterator[None]:
+    """Say where events could not go; a reader who has gone away (BrokenPipeError) is no such failure."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FailureError(f"events cannot be written to {where}: {error.strerror}") from error
