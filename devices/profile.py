@@ -23,8 +23,10 @@ __all__ = ["main"]
 def main(arguments: Sequence[str], prog: str) -> int:
     """Run the command; return the exit status."""
     options = _parser(prog).parse_args(arguments)
-    if options.steps < 1 or options.seconds < 0:
-        raise UsageError("--steps must be at least 1, and --seconds at least 0")
+    if options.steps < 1:
+        raise UsageError(f"--steps must be at least 1, not {options.steps}")
+    if not 0 <= options.seconds < float("inf"):
+        raise UsageError(f"--seconds must be a number of seconds, 0 or more, not {options.seconds:g}")
     artifact = Artifact.open(options.artifact)
     profile, times = measure(artifact, options.runtime, options.threads, options.steps, options.seconds, _show_progress)
     print(profile)

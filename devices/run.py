@@ -36,6 +36,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         return _list_microphones()
     if options.artifact is None:
         raise UsageError("name the artifact to run: a folder that edgernn convert wrote")
+    if options.duration is not None and not 0 < options.duration < float("inf"):
+        raise UsageError(f"--duration must be a number of seconds above 0, not {options.duration:g}")
     artifact = Artifact.open(options.artifact)
     rate_hz = front_end_of(artifact).rate_hz
     decoder = _with_thresholds(keyword_spec_of(artifact), options.threshold, artifact.labels)
@@ -102,6 +104,8 @@ def _with_thresholds(spec: KeywordSpec, texts: Sequence[str], labels: Sequence[s
             value = float(number)
         except ValueError:
             raise UsageError(f"a threshold is a number or WORD=NUMBER, not '{text}'") from None
+        if not 0 < value <= 1:
+            raise UsageError(f"--threshold must be above 0 and at most 1, not '{text}'")
         spec = spec.with_threshold({word: value} if equals else value, labels)
     return spec
 

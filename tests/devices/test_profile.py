@@ -15,6 +15,8 @@ from edgernn.artifact import Artifact
 from edgernn.devices import measure as measuring
 from edgernn.devices.machine import describe_machine, resident_bytes
 from edgernn.devices.measure import measure
+from edgernn.devices.profile import main as profile_main
+from edgernn.errors import UsageError
 from edgernn.profile import Profile
 from edgernn.stream import Runner
 from edgernn.testing import FakeRunner
@@ -41,6 +43,19 @@ def test_command_writes_text_json_and_picture(energy_artifact: Artifact, tmp_pat
     assert profile.period_us == pytest.approx(10_000)
     assert "deadline misses" in result.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--steps", "0", "--steps must be at least 1, not 0"),
+        ("--seconds", "-1", "--seconds must be a number of seconds, 0 or more, not -1"),
+        ("--seconds", "nan", "--seconds must be a number of seconds, 0 or more, not nan"),
+    ],
+)
+def test_numbers_that_make_no_sense(option: str, value: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        profile_main(["energy", option, value], "edgernn profile")
 
 
 def test_late_steps_are_counted(energy_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
