@@ -42,12 +42,12 @@ visit("edgernn")
 def test_every_package_is_listed() -> None:
     setup = PYPROJECT["tool"]["setuptools"]
     folders = {"edgernn": "edgernn", **setup["package-dir"]}
-    found = {
+    found = [
         ".".join((name, *init.parent.relative_to(ROOT / folder).parts))
         for name, folder in folders.items()
         for init in (ROOT / folder).rglob("__init__.py")
-    }
-    assert found == set(setup["packages"])
+    ]
+    assert sorted(found) == sorted(setup["packages"])  # lists: a package named twice is a mistake too
 
 
 def test_every_folder_with_modules_is_a_package() -> None:
