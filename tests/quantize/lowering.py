@@ -44,8 +44,8 @@ def _rnn() -> Any:
 def _crnn() -> Any:
     return chain(
         layers.Conv1D(24, 5, strides=2, padding="causal", activation="relu"), layers.BatchNormalization(),
-        layers.MaxPooling1D(2), layers.GRU(32, return_sequences=True), layers.Dense(5, activation="softmax"),
-        layers.GlobalAveragePooling1D(), features=20,
+        layers.MaxPooling1D(2), layers.GRU(32, return_sequences=True), layers.GlobalAveragePooling1D(),
+        layers.Dense(5), features=20,
     )  # fmt: skip
 
 
