@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgernn.errors import ConversionError
 from edgernn.quantize.graph import Builder, array_of, attribute, rebuild, shape_of
 
-__all__ = ["Activation", "activation_attributes", "decompose_cells"]
+__all__ = ["IN_FLOAT", "Activation", "activation_attributes", "decompose_cells"]
 
 # ONNX' defaults: f (gates), g (candidate), h (output)
 DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
@@ -29,6 +29,10 @@ PARAMETERS = {
     "LeakyRelu": {"alpha": 0.01},
     "ThresholdedRelu": {"alpha": 1.0},
 }
+# Operators in a scope of this name stay in float when the rest is quantized: the cell state of an LSTM grows far beyond
+# what it changes by in one step, and in eight bits it stands still.
+IN_FLOAT = "cell"
+
 Activation = tuple[str, dict[str, float]]
 """Name of an activation of the recurrent operators, and its parameters."""
 
@@ -146,8 +150,11 @@ def _lstm(cell: _Cell, gates: ir.Value, states: list[ir.Value]) -> list[ir.Value
     iof, z = cell.split(total, 3, 1)
     i, o, f = cell.split(cell.activate(0, iof), 1, 1, 1)
     z = cell.activate(1, z)
+    outer, graph.scope = graph.scope, f"{graph.scope}/{IN_FLOAT}"
     c = graph.op("Add", graph.op("Mul", f, c), graph.op("Mul", i, z))
-    return [graph.op("Mul", o, cell.activate(2, c)), c]
+    squashed = cell.activate(2, c)
+    graph.scope = outer
+    return [graph.op("Mul", o, squashed), c]
 
 
 def _gru(cell: _Cell, gates: ir.Value, states: list[ir.Value]) -> list[ir.Value]:

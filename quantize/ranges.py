@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from edgernn.quantize.calibrate import Ranges
+from edgernn.quantize.cells import IN_FLOAT
 from edgernn.quantize.graph import scope_of
 from edgernn.quantize.rules.pooling import STATISTICS
 from edgernn.quantize.streaming import StepGraph
@@ -30,7 +31,7 @@ def everything(step: StepGraph) -> set[ir.Value]:
     """Choose every value between operators that have an int8 kernel: whole runs of the graph stay in integers.
 
     Not chosen: what is fused away (a product before its bias, a sum before its ReLU), statistics over all frames so
-    far, and operators such as LayerNormalization that eight bits would ruin; these stay in float between two
+    far, the cell state of an LSTM, and operators such as LayerNormalization that eight bits would ruin; these stay in float between two
     conversions.
     """
     chosen: set[ir.Value] = set()
@@ -48,7 +49,7 @@ def products_and_states(step: StepGraph) -> set[ir.Value]:
         if node.op_type == "MatMul" and node.inputs[1] is not None and node.inputs[1].is_initializer()
     }
     for entering, leaving in state_values(step):
-        if not any(STATISTICS in scope_of(use) for use in entering.consumers()):
+        if not any(_in_float(use) for use in entering.consumers()):
             chosen.update((entering, leaving))
     return {value for value in chosen if value is not None and _is_float(value)}
 
@@ -111,11 +112,15 @@ def _computed(value: ir.Value) -> ir.Value:
 
 
 def _in_integers(node: ir.Node) -> bool:
-    if STATISTICS in scope_of(node):
+    if _in_float(node):
         return False
     if node.op_type == "MatMul":
         return node.inputs[1] is not None and node.inputs[1].is_initializer()
     return node.op_type in (*MOVES, *COMPUTES)
+
+
+def _in_float(node: ir.Node) -> bool:
+    return scope_of(node).rpartition("/")[2] in (STATISTICS, IN_FLOAT)
 
 
 def _is_float(value: ir.Value) -> bool:
