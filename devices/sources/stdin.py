@@ -31,8 +31,12 @@ class StdinSource:
 
     def __iter__(self) -> Iterator[Chunk]:
         half = b""  # a pipe may be cut within a sample
+        begun = False
         while not self._closed:
             data = self._stream.read1(MOST_BYTES)
+            if not begun:
+                _check_beginning(data)
+                begun = True
             if not data:
                 yield Chunk(self._resampler.finish(), time.monotonic())
                 return
@@ -44,3 +48,12 @@ class StdinSource:
     def close(self) -> None:
         """End the iteration at the next chunk."""
         self._closed = True
+
+
+def _check_beginning(data: bytes) -> None:
+    if not data:
+        raise AudioError("standard input ended before a sample came: did the program before the pipe fail?")
+    if data.startswith(b"RIFF"):
+        raise AudioError(
+            "standard input begins with a WAV header, expected raw PCM: use arecord -t raw, or give the file by its path"
+        )

@@ -134,7 +134,6 @@ def test_what_is_played_is_heard(microphone: VirtualMicrophone, energy_artifact:
 PRETRAINED = Path(__file__).parent.parent.parent / "train" / "pretrained"
 
 
-@pytest.mark.skipif(not (PRETRAINED / "keyword-crnn").is_dir(), reason="the trained network is not in this checkout")
 def test_words_that_are_spoken_come_out(microphone: VirtualMicrophone, tmp_path: Path) -> None:
     command = [*EDGERNN[:1], *EDGERNN[3:], "convert", str(PRETRAINED / "keyword-crnn"), "--to", "tflite"]
     subprocess.run([*command, "-q", "-o", str(tmp_path / "words")], check=True)

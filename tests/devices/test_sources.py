@@ -79,6 +79,14 @@ def test_closing_ends_a_file_from_another_thread(recording: Path) -> None:
     assert len(everything(source)) < 8000
 
 
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"", "ended before a sample came"), (b"RIFF$\0\0\0WAVE", "a WAV header")]
+)
+def test_stdin_that_is_not_pcm_says_so(data: bytes, message: str) -> None:
+    with pytest.raises(AudioError, match=message):
+        list(StdinSource(16000, 16000, io.BufferedReader(io.BytesIO(data))))
+
+
 @pytest.mark.parametrize("input_hz", [8000, 16000, 44100])
 def test_stdin_gives_what_is_piped_in_wherever_it_is_cut(input_hz: int) -> None:
     class Dribble(io.RawIOBase):
