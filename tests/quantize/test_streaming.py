@@ -181,7 +181,7 @@ def assert_random_network_streams(body: Body, head: str, tap: int, two_inputs: b
         if place == tap:  # a second output, usually at another rate
             outputs.append(value)
     model = randomized(keras.Model([first, second] if two_inputs else first, [HEADS[head](value), *outputs]))
-    assert_streams(model, length=12)
+    assert_streams(model, length=30)
 
 
 # latency

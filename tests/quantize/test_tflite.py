@@ -85,7 +85,7 @@ def test_files_shrink(name: str) -> None:
 def test_a_window_carries_its_past_bit_for_bit() -> None:
     content, spec = converted("delayed", "int8")
     random = np.random.default_rng(3)
-    state = {item.input: random.integers(-128, 128, item.shape).astype(np.int8) for item in spec.states}
+    state = {item.input: random.integers(-128, 128, item.shape).astype(item.dtype) for item in spec.states}
     fed = {item.name: random.standard_normal(item.shape).astype(np.float32) for item in spec.inputs}
     result = invoke_tflite(content)({**fed, **state})
     moved = 0
