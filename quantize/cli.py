@@ -54,13 +54,25 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a .keras file, or the folder of a training run")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="ARTIFACT", help="folder to write")
-    parser.add_argument("--to", default="tflite,onnx", metavar="FORMATS", help="tflite or onnx or tflite,onnx (default: both)")
-    parser.add_argument("--quantize", default="dynamic-int8", metavar="SCHEME", help=f"{', '.join(SCHEMES)} "
-                        "(default: dynamic-int8)")
-    parser.add_argument("--calibrate", type=Path, metavar="DATA", help="examples of the input: .npz or .npy frames, a "
-                        "recording or a folder of them (default: the run's own, else generated noise)")
-    parser.add_argument("--tolerance", metavar="E[,snr=DB][,accuracy=LOSS]", help="largest error allowed, as a share of the output's "
-                        "standard deviation where that is above one; least SNR; loss of accuracy on the dev set (default: by scheme)")
+    parser.add_argument(
+        "--to", default="tflite,onnx", metavar="FORMATS", help="tflite or onnx or tflite,onnx (default: both)"
+    )
+    parser.add_argument(
+        "--quantize", default="dynamic-int8", metavar="SCHEME", help=f"{', '.join(SCHEMES)} (default: dynamic-int8)"
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="DATA",
+        help="examples of the input: .npz or .npy frames, a "
+        "recording or a folder of them (default: the run's own, else generated noise)",
+    )
+    parser.add_argument(
+        "--tolerance",
+        metavar="E[,snr=DB][,accuracy=LOSS]",
+        help="largest error allowed, as a share of the output's "
+        "standard deviation where that is above one; least SNR; loss of dev accuracy (default: by scheme)",
+    )
     parser.add_argument("--steps", type=int, default=512, metavar="N", help="steps to compare over (default: 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the generated input (default: 0)")
     parser.add_argument("--name", help="what the artifact is called (default: the model's name)")

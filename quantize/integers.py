@@ -85,9 +85,7 @@ def integer_products(model: ir.Model) -> ir.Model:
     return rebuild(model, visit)
 
 
-def _integer_product(
-    x: ir.Value | None, matrix: NDArray[Any], bias: NDArray[Any] | None, graph: Builder
-) -> ir.Value:
+def _integer_product(x: ir.Value | None, matrix: NDArray[Any], bias: NDArray[Any] | None, graph: Builder) -> ir.Value:
     levels, column_scales = _columns(matrix)
     kernel, scales = graph.constant(levels, "kernel_int8"), graph.constant(column_scales, "scales")
     zeros = graph.constant(np.zeros(len(column_scales), np.int8), "zeros")
@@ -143,5 +141,3 @@ def _bias_after(node: ir.Node) -> tuple[ir.Value, NDArray[Any]] | None:
     if other is None or not other.is_initializer() or array_of(other).ndim != 1:
         return None
     return uses[0].outputs[0], array_of(other)
-
-

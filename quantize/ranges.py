@@ -31,8 +31,8 @@ def everything(step: StepGraph) -> set[ir.Value]:
     """Choose every value between operators that have an int8 kernel: whole runs of the graph stay in integers.
 
     Not chosen: what is fused away (a product before its bias, a sum before its ReLU), statistics over all frames so
-    far, the cell state of an LSTM, and operators such as LayerNormalization that eight bits would ruin; these stay in float between two
-    conversions.
+    far, the cell state of an LSTM, and operators such as LayerNormalization that eight bits would ruin; these stay in
+    float between two conversions.
     """
     chosen: set[ir.Value] = set()
     for node in step.model.graph:

@@ -74,7 +74,7 @@ def _recipe(options: argparse.Namespace, run: Path) -> Recipe:
     wanted = _override(read_recipe(Path(options.recipe)) if options.recipe else saved, options)
     if wanted.fit.epochs != saved.fit.epochs:
         raise UsageError(
-            f"{run} was begun for {saved.fit.epochs} epochs, by whose end its learning rate has decayed: that cannot be "
+            f"{run} was begun for {saved.fit.epochs} epochs, when its learning rate has decayed: that cannot be "
             f"resumed towards {wanted.fit.epochs}; go on with --resume alone, or train anew in another folder"
         )
     if wanted != saved:

@@ -55,5 +55,5 @@ def _check_beginning(data: bytes) -> None:
         raise AudioError("standard input ended before a sample came: did the program before the pipe fail?")
     if data.startswith(b"RIFF"):
         raise AudioError(
-            "standard input begins with a WAV header, expected raw PCM: use arecord -t raw, or give the file by its path"
+            "standard input begins with a WAV header, expected raw PCM: use arecord -t raw, or give the file itself"
         )

@@ -73,8 +73,11 @@ def _recurrent(
 
 def _check(layer: Any, inputs: Sequence[ir.Value]) -> None:
     if layer.go_backwards:
-        raise refuse(layer, "it goes backwards, so that it needs the end of the sequence first",
-                     "train it with go_backwards=False")
+        raise refuse(
+            layer,
+            "it goes backwards, so that it needs the end of the sequence first",
+            "train it with go_backwards=False",
+        )
     if len(inputs) > 1:
         raise refuse(layer, "it is given an initial state", "start from zeros: a stream begins with a reset")
 

@@ -19,9 +19,7 @@ def window_stride(node: ir.Node) -> int:
     return int(attribute(node, "strides", [1])[0])
 
 
-def roll_window(
-    node: ir.Node, source: Stepped, span: int, padding: int, step: StepBuilder
-) -> tuple[ir.Value, Timing]:
+def roll_window(node: ir.Node, source: Stepped, span: int, padding: int, step: StepBuilder) -> tuple[ir.Value, Timing]:
     """Put the past that a window over `span` frames needs before the step's frames.
 
     Takes and gives `(1, channels, frames)`; returns also the timing of what the window gives. In the step's own

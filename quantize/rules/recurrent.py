@@ -47,8 +47,11 @@ def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
 def _check(node: ir.Node) -> None:
     direction = attribute(node, "direction", "forward")
     if direction != "forward":
-        raise refusal(node, f"its direction is {direction}, so that it needs the end of the sequence first",
-                      "train it forward only (go_backwards=False, no Bidirectional)")
+        raise refusal(
+            node,
+            f"its direction is {direction}, so that it needs the end of the sequence first",
+            "train it forward only (go_backwards=False, no Bidirectional)",
+        )
     if attribute(node, "layout", 0) != 0:
         raise refusal(node, "its layout is batch-first (layout=1)", "export it with layout=0")
     if len(node.inputs) > 4 and node.inputs[4] is not None:

@@ -88,8 +88,11 @@ def pad(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> S
     pads, rank = array_of(node.inputs[1]), _rank(node)
     before = 0 if timing.axis is None else int(pads[timing.axis])
     if attribute(node, "mode", "constant") != "constant" or before < 0 or pads.sum() != before:
-        raise refusal(node, f"it pads by {pads.tolist()} ({rank} axes, before and after)",
-                      "only zeros before the first frame can be streamed, as in ZeroPadding1D((n, 0))")
+        raise refusal(
+            node,
+            f"it pads by {pads.tolist()} ({rank} axes, before and after)",
+            "only zeros before the first frame can be streamed, as in ZeroPadding1D((n, 0))",
+        )
     if timing.delay > 0:
         assert node.inputs[0] is not None
         return [step.insert_zeros(Stepped(value, timing), before, step_shape(node.inputs[0], timing))]
