@@ -166,7 +166,7 @@ _LONG_LOOPS = FitRecipe(epochs=60, learning_rate=2e-3)  # four times the steps o
 PRESETS = {
     "crnn": Recipe(),
     "gru": Recipe(model=ModelRecipe("gru", conv_filters=(), units=(128, 128)), fit=_LONG_LOOPS),
-    "lstm": Recipe(model=ModelRecipe("lstm", conv_filters=(), units=(112, 96)), fit=_LONG_LOOPS),
+    "lstm": Recipe(model=ModelRecipe("lstm", conv_filters=(), units=(112, 96)), fit=replace(_LONG_LOOPS, epochs=90)),
 }
 
 
