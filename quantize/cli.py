@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgernn.artifact import Artifact
 from edgernn.errors import UsageError
+from edgernn.quantize.bounds import read_bounds
 from edgernn.quantize.schemes import SCHEMES, Scheme, Tolerance, scheme_named
 from edgernn.text import table
 
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     options = _parser(prog).parse_args(arguments)
     scheme = scheme_named(options.quantize)
     tolerance = _tolerance(options.tolerance, scheme)
+    bounds = read_bounds(options.bidirectional, options.pooling, options.attention_window, options.approximate)
     if options.steps < LEAST_PARITY_STEPS:
         raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         formats=tuple(dict.fromkeys(options.to.split(","))),
         scheme=scheme,
         tolerance=tolerance,
+        bounds=bounds,
         calibration=options.calibrate,
         parity_steps=options.steps,
         seed=options.seed,
@@ -73,11 +76,37 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="largest error allowed, as a share of the output's "
         "standard deviation where that is above one; least SNR; loss of dev accuracy (default: by scheme)",
     )
+    _add_bounds(
+        parser.add_argument_group("bounded forms of what needs the whole sequence (never used unless asked for)")
+    )
     parser.add_argument("--steps", type=int, default=512, metavar="N", help="steps to compare over (default: 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the generated input (default: 0)")
     parser.add_argument("--name", help="what the artifact is called (default: the model's name)")
     parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
     return parser
+
+
+def _add_bounds(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--bidirectional",
+        metavar="chunk=C,lookahead=L",
+        help="backward halves read blocks of C frames from the end of the L frames behind them",
+    )
+    group.add_argument(
+        "--pooling",
+        metavar="running|window=N",
+        help="global pooling over all frames so far (the default, exact) or over the last N",
+    )
+    group.add_argument(
+        "--attention-window",
+        metavar="N[,lookahead=L]",
+        help="each frame attends to the newest N frames, and where the model looks ahead, to the L after it",
+    )
+    group.add_argument(
+        "--approximate",
+        metavar="edges",
+        help="a last frame or a global pooling may leave out frames whose look-ahead is not there yet",
+    )
 
 
 def _tolerance(text: str | None, scheme: Scheme) -> Tolerance:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgernn import __version__
 from edgernn.artifact import Artifact, check_target, write_artifact
 from edgernn.errors import UsageError
+from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.from_keras import from_keras
@@ -46,6 +47,8 @@ class Options:
     formats: tuple[str, ...]
     scheme: Scheme
     tolerance: Tolerance
+    bounds: Bounds = EXACT
+    """Approximations asked for by name."""
     calibration: Path | None = None
     parity_steps: int = 512
     """Steps that the artifact is compared with its source over; at least 500."""
@@ -78,7 +81,7 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
         raise UsageError(f"there is no format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
     check_target(output)
     say("reading the layers")
-    step = stream(from_keras(source.model))
+    step = stream(from_keras(source.model), options.bounds)
     kept = replace(step, model=simplify(step.model))
     taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
     say(f"step graph: {step.frames_per_step} frames a step, {len(step.states)} states")

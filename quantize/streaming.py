@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgernn.errors import UnsupportedLayerError
+from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.graph import Builder, array_of, identifier, scope_of, shape_of
 from edgernn.quantize.timing import Timing
 from edgernn.spec import StateSpec, StreamSpec, TensorSpec
@@ -140,8 +141,9 @@ def rule(*op_types: str, kind: Kind, stride: Callable[[ir.Node], int] | None = N
 class StepBuilder(Builder):
     """Builds the step graph; rules ask it for states and for alignment."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, bounds: Bounds = EXACT) -> None:
         super().__init__(name)
+        self.bounds = bounds
         self.states: list[State] = []
 
     def state(self, name: str, shape: Sequence[int], hold_steps: int, initial: float = 0.0) -> State:
@@ -193,17 +195,17 @@ class StepBuilder(Builder):
         return self.op("Slice", value, *bounds)
 
 
-def stream(sequence: ir.Model) -> StepGraph:
+def stream(sequence: ir.Model, bounds: Bounds = EXACT) -> StepGraph:
     """Turn a graph over whole sequences into a step graph.
 
-    Every graph input must have the shape `(batch, time, features...)`. Raises `UnsupportedLayerError` naming the node
-    that has no streaming form.
+    Every graph input must have the shape `(batch, time, features...)`; `bounds` has the approximations that were asked
+    for. Raises `UnsupportedLayerError` naming the node that has no streaming form.
     """
     import edgernn.quantize.rules  # noqa: F401  (fills the table)
 
     strides = _strides(sequence)
     chunk = math.lcm(*strides.values())
-    builder = StepBuilder(sequence.graph.name or "step")
+    builder = StepBuilder(sequence.graph.name or "step", bounds)
     mapped: dict[ir.Value, Stepped] = {}
     for value in sequence.graph.inputs:
         features = [size for size in (value.shape or ())[2:] if isinstance(size, int)]
