@@ -17,7 +17,7 @@ CODE := edgernn edgernn/train edgernn/quantize edgernn/devices tests
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test slow lint format types contracts wheel bench clean
+.PHONY: help demo test slow lint format types contracts wheel bench compare clean
 
 help:  ## list the targets
 	sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -58,6 +58,10 @@ wheel: $(READY)  ## sdist, and from it the wheel, into dist/
 
 bench: $(READY)  ## one step against its peers, as in the README's table (ARGS=--quick for a first look)
 	$(BIN)/python -m tests.benchmarks.step $(ARGS)
+
+compare: $(READY)  ## rolled Keras models through EdgeRNN and through other converters (about 25 minutes)
+	$(BIN)/python -m pip install --quiet --editable '.[peers]'
+	$(BIN)/python -m tests.benchmarks.converters $(ARGS)
 
 clean:  ## remove what was built and cached; leaves .venv and runs/
 	rm -rf build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
