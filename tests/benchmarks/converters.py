@@ -149,7 +149,7 @@ def compare(tools: Sequence[Tool], models: Sequence[str]) -> list[Result]:
     results = []
     for model in models:
         with tempfile.TemporaryDirectory() as name:
-            attempts = []
+            attempts: list[Attempt] = []
             for tool in tools:
                 for scheme in tool.schemes:
                     print(f"{model}: {tool.name}, {scheme} …", file=sys.stderr, flush=True)
