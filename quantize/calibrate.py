@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,10 +23,10 @@ Ranges = dict[str, tuple[float, float]]
 MOST_STEPS = 6000
 
 
-def observe(step: StepGraph, streams: Sequence[Sequence[NDArray[np.float32]]]) -> Ranges:
+def observe(step: StepGraph, streams: Sequence[Sequence[NDArray[Any]]]) -> Ranges:
     """Step the float graph from reset through each stream and return the range of every value.
 
-    A stream has an array for each input, shape `(frames, features)`. The states are those that the model really
+    A stream has an array for each input, shape `(frames, features...)`. The states are those that the model really
     reaches, not random tensors: their distribution is what decides how well int8 carries them.
     """
     invoke = invoke_onnx(_with_all_outputs(step.model).SerializeToString())

@@ -10,9 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from edgernn import __version__
 from edgernn.artifact import Artifact, check_target, write_artifact
@@ -20,14 +18,13 @@ from edgernn.errors import UsageError
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
-from edgernn.quantize.from_keras import from_keras
+from edgernn.quantize.examples import Streams, generate_streams, one_stream, read_streams
 from edgernn.quantize.integers import quantize_values
-from edgernn.quantize.oracle import Oracle
 from edgernn.quantize.parity import accuracy, check, check_accuracy, expected_outputs, measure
 from edgernn.quantize.ranges import choose, everything
 from edgernn.quantize.schemes import Scheme, Tolerance
 from edgernn.quantize.simplify import simplify
-from edgernn.quantize.source import Source, Streams, read_streams
+from edgernn.quantize.source import Source
 from edgernn.quantize.stepping import invoker, microseconds, open_tflite
 from edgernn.quantize.streaming import StepGraph, stream
 from edgernn.quantize.to_onnx import to_onnx
@@ -81,7 +78,7 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
         raise UsageError(f"there is no format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
     check_target(output)
     say("reading the layers")
-    step = stream(from_keras(source.model), options.bounds)
+    step = stream(source.graph(), options.bounds)
     kept = replace(step, model=simplify(step.model))
     taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
     say(f"step graph: {step.frames_per_step} frames a step, {len(step.states)} states")
@@ -107,8 +104,8 @@ class _Proof:
 
     def __init__(self, source: Source, step: StepGraph, options: Options, streams: Streams, origin: str) -> None:
         self.source, self.options, self.origin = source, options, origin
-        self.stream = _one_stream(streams, options.parity_steps * step.frames_per_step)
-        self.oracle = Oracle(source.model)
+        self.stream = one_stream(streams, options.parity_steps * step.frames_per_step)
+        self.oracle = source.oracle()
         self.expected = expected_outputs(self.oracle, step, self.stream)
 
     def of(self, item: _Built) -> dict[str, Any]:
@@ -142,31 +139,10 @@ def _build(kind: str, kept: StepGraph, taken_apart: StepGraph, scheme: Scheme, r
 
 def _example_streams(source: Source, step: StepGraph, options: Options) -> tuple[Streams, str]:
     """Return streams that are like the model's input, and where they are from."""
-    widths = [item.shape[2] for item in step.spec().inputs]
     path = options.calibration or source.calibration
     if path is not None:
-        return read_streams(path, widths, source.facts.get("front_end")), path.name
-    random = np.random.default_rng(options.seed)
-    frames = options.parity_steps * step.frames_per_step
-    return [tuple(_noise(random, frames, width) for width in widths) for _ in range(4)], "generated noise"
-
-
-def _noise(random: np.random.Generator, frames: int, width: int) -> NDArray[np.float32]:
-    """Half slow, half fast, of unit variance: like features that change over some ten frames."""
-    fast = random.standard_normal((frames, width))
-    slow = np.empty_like(fast)
-    slow[0] = fast[0]
-    for index in range(1, frames):
-        slow[index] = 0.9 * slow[index - 1] + np.sqrt(1 - 0.9**2) * fast[index]
-    mixed = (slow + random.standard_normal((frames, width))) / np.sqrt(2)
-    result: NDArray[np.float32] = mixed.astype(np.float32)
-    return result
-
-
-def _one_stream(streams: Streams, frames: int) -> tuple[NDArray[np.float32], ...]:
-    """Join streams end to end, again and again if need be, into one of `frames` frames."""
-    joined = [np.concatenate(arrays) for arrays in zip(*streams, strict=True)]
-    return tuple(np.concatenate([array] * (-(-frames // len(array))))[:frames] for array in joined)
+        return read_streams(path, step.spec().inputs, source.facts.get("front_end")), path.name
+    return generate_streams(step, options.parity_steps * step.frames_per_step, options.seed), "generated noise"
 
 
 def _manifest(source: Source, options: Options, built: Sequence[_Built], reports: dict[str, Any]) -> dict[str, Any]:

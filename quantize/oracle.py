@@ -1,7 +1,8 @@
-"""The source model as the truth: Keras itself, on whole sequences."""
+"""The source model as the truth, on whole sequences."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,25 +11,33 @@ from numpy.typing import NDArray
 
 from edgernn.errors import ConversionError
 
-__all__ = ["Oracle"]
+__all__ = ["KerasOracle", "Oracle"]
 
 
-class Oracle:
-    """Runs a Keras model on whole sequences of any length, each from a fresh state."""
+class Oracle(ABC):
+    """Runs a model on whole sequences of any length, each from a fresh state."""
+
+    def __call__(self, frames: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Return every output for one stream.
+
+        `frames` has an array for each input, shape `(frames, features...)`. Outputs have the shape
+        `(frames, features...)` or, where the model gives one value for the sequence, `(features...)`.
+        """
+        return [output[0] for output in self.batch([array[None] for array in frames])]
+
+    @abstractmethod
+    def batch(self, frames: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Return every output for several streams of one length, `(streams, frames, features...)` for each input."""
+
+
+class KerasOracle(Oracle):
+    """Keras itself."""
 
     def __init__(self, model: Any) -> None:
         self.model = _free(model)
 
-    def __call__(self, frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Return every output for one stream.
-
-        `frames` has an array for each input, shape `(frames, features)`. Outputs have the shape `(frames, features)`
-        or, where the model gives one value for the sequence, `(features,)`.
-        """
-        return [output[0] for output in self.batch([array[None] for array in frames])]
-
-    def batch(self, frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Return every output for several streams of one length, `(streams, frames, features)` for each input."""
+    def batch(self, frames: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Call the model; raise `ConversionError` where it cannot run on so many frames."""
         import keras
 
         structure = getattr(self.model, "_inputs_struct", None)  # a Sequential has none

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +49,10 @@ class Distance:
 
 
 Expected = list[tuple[NDArray[np.int64], NDArray[np.float32]]]
-"""For each output: the steps that are compared, and what the source gives there, `(compared, frames, features)`."""
+"""For each output: the steps that are compared, and what the source gives there, `(compared, frames, features...)`."""
 
 
-def expected_outputs(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[np.float32]]) -> Expected:
+def expected_outputs(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[Any]]) -> Expected:
     """Ask the source for every output: over the whole stream or, for one without a time axis, over its beginnings."""
     chunk = step.frames_per_step
     total = len(stream[0]) // chunk
@@ -88,13 +89,11 @@ def _frames(
     return numbers, np.stack([whole[start : start + frames] for start in begin])
 
 
-def measure(
-    expected: Expected, invoke: Invoke, spec: StreamSpec, stream: Sequence[NDArray[np.float32]]
-) -> list[Distance]:
+def measure(expected: Expected, invoke: Invoke, spec: StreamSpec, stream: Sequence[NDArray[Any]]) -> list[Distance]:
     """Step the artifact through the stream from reset and return the distance of each output."""
     taken = list(steps(invoke, spec, stream))
     return [
-        _distance(item.name, truth, np.stack([_by_frame(taken[number][item.name]) for number in numbers]), numbers)
+        _distance(item.name, truth, np.stack([taken[number][item.name] for number in numbers]), numbers)
         for item, (numbers, truth) in zip(spec.outputs, expected, strict=True)
     ]
 
@@ -106,6 +105,7 @@ def _by_frame(output: NDArray[np.float32]) -> NDArray[np.float32]:
 def _distance(
     name: str, truth: NDArray[np.float32], found: NDArray[np.float32], numbers: NDArray[np.int64]
 ) -> Distance:
+    truth, found = (array.reshape(*truth.shape[:2], -1) for array in (truth, found))  # compared, frames, elements
     error = np.abs(found.astype(np.float64) - truth)
     noise = float(np.mean(error**2))
     return Distance(

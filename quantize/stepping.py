@@ -51,10 +51,10 @@ def invoke_onnx(content: bytes) -> Invoke:
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def steps(invoke: Invoke, spec: StreamSpec, frames: Sequence[NDArray[np.float32]]) -> Iterator[Arrays]:
+def steps(invoke: Invoke, spec: StreamSpec, frames: Sequence[NDArray[Any]]) -> Iterator[Arrays]:
     """Step from reset through one stream.
 
-    `frames` has an array for each input, shape `(frames, features)`; what does not fill a step at the end is left.
+    `frames` has an array for each input, shape `(frames, features...)`; what does not fill a step at the end is left.
     Yields, for each step, the real (dequantized) outputs by name.
     """
     state = {item.input: item.initial_array() for item in spec.states}
@@ -106,7 +106,7 @@ def _session(content: bytes) -> Any:
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _encode(item: TensorSpec, real: NDArray[np.float32]) -> NDArray[Any]:
+def _encode(item: TensorSpec, real: NDArray[Any]) -> NDArray[Any]:
     return item.quant.quantize(real, item.dtype) if item.quant else real.astype(item.dtype)
 
 

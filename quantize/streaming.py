@@ -109,7 +109,7 @@ class StepGraph:
 
 
 def _tensor(value: ir.Value) -> TensorSpec:
-    return TensorSpec(value.name or "", shape_of(value))
+    return TensorSpec(value.name or "", shape_of(value), str((value.dtype or ir.DataType.FLOAT).numpy()))
 
 
 Rule = Callable[[ir.Node, Sequence[Stepped | None], "StepBuilder"], Sequence[Stepped]]
@@ -209,7 +209,8 @@ def stream(sequence: ir.Model, bounds: Bounds = EXACT) -> StepGraph:
     mapped: dict[ir.Value, Stepped] = {}
     for value in sequence.graph.inputs:
         features = [size for size in (value.shape or ())[2:] if isinstance(size, int)]
-        mapped[value] = Stepped(builder.input(value.name or "input", [1, chunk, *features]), Timing(1, chunk, 1))
+        entering = builder.input(value.name or "input", [1, chunk, *features], value.dtype or ir.DataType.FLOAT)
+        mapped[value] = Stepped(entering, Timing(1, chunk, 1))
     for value in sequence.graph.initializers.values():
         mapped[value] = Stepped(builder.constant(array_of(value), value.name or "constant"))
     for node in sequence.graph:

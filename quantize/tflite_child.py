@@ -47,13 +47,17 @@ def main(source: str, target: str, scheme: str, states: str) -> int:
 
 
 def _trace(model: Any) -> Any:
+    import onnx_ir as ir
     import tensorflow as tf
 
     from edgernn.quantize.graph import array_of, shape_of
     from edgernn.quantize.tf_operators import lower
 
     graph = model.graph
-    signature = [tf.TensorSpec(shape_of(value), tf.float32, name=value.name) for value in graph.inputs]
+    signature = [
+        tf.TensorSpec(shape_of(value), (value.dtype or ir.DataType.FLOAT).numpy(), name=value.name)
+        for value in graph.inputs
+    ]
 
     def step(*inputs: Any) -> dict[str, Any]:
         values: dict[Any, Any] = dict(zip(graph.inputs, inputs, strict=True))

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from edgernn.artifact import Artifact
 from edgernn.devices.runner import open_runner
 from edgernn.quantize.convert import Options, convert
-from edgernn.quantize.oracle import Oracle
+from edgernn.quantize.oracle import KerasOracle
 from edgernn.quantize.schemes import SCHEMES
-from edgernn.quantize.source import Source
+from edgernn.quantize.source import KerasSource
 from edgernn.stream import FrameStream
 from tests.quantize.networks import NETWORKS, randomized
 
@@ -29,7 +29,7 @@ RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime"}
 def artifact_of(name: str, scheme: str, folder: Path) -> tuple[Any, Artifact]:
     model = randomized(NETWORKS[name]())
     options = Options(formats=tuple(RUNTIMES), scheme=SCHEMES[scheme], tolerance=SCHEMES[scheme].tolerance)
-    source = Source(model=model, path=Path(f"{name}.keras"), sha256="", name=name)
+    source = KerasSource(model=model, path=Path(f"{name}.keras"), sha256="", name=name)
     return model, convert(source, folder / name, options)
 
 
@@ -53,7 +53,7 @@ def test_random_cuts_give_what_keras_gives(name: str, scheme: str, tmp_path: Pat
     model, artifact = artifact_of(name, scheme, tmp_path)
     random = np.random.default_rng(7)
     frames = [random.standard_normal((FRAMES, item.shape[2])).astype(np.float32) for item in model.inputs]
-    truths = Oracle(model)(frames)
+    truths = KerasOracle(model)(frames)
     for runtime in RUNTIMES.values():
         stream = FrameStream(open_runner(artifact, runtime=runtime))
         spec = stream.runner.spec

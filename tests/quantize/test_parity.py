@@ -15,7 +15,7 @@ from onnx.numpy_helper import from_array, to_array
 
 from edgernn.errors import ConversionError, ToleranceError, UsageError
 from edgernn.quantize.from_keras import from_keras
-from edgernn.quantize.oracle import Oracle
+from edgernn.quantize.oracle import KerasOracle
 from edgernn.quantize.parity import (
     NOTHING_DB,
     PREFIXES,
@@ -183,7 +183,7 @@ def test_summaries_are_compared_over_many_beginnings() -> None:
     model = randomized(keras.Model(first, [layers.GlobalAveragePooling1D()(value), value]))
     step, spec, proto = lowered(model)
     streams = streams_for(model, 120)
-    expected = expected_outputs(Oracle(model), step, streams)
+    expected = expected_outputs(KerasOracle(model), step, streams)
     numbers, values = expected[0]
     assert len(numbers) == PREFIXES
     assert numbers[-1] == 59
@@ -198,7 +198,7 @@ def test_summaries_are_compared_over_many_beginnings() -> None:
 def test_a_warm_up_beyond_the_steps_is_said_so() -> None:
     model = chain(layers.AveragePooling1D(60, strides=1), features=2)
     with pytest.raises(UsageError, match=r"first 59 steps.*--steps"):
-        expected_outputs(Oracle(model), stream(from_keras(model)), streams_for(model, 50))
+        expected_outputs(KerasOracle(model), stream(from_keras(model)), streams_for(model, 50))
 
 
 def test_accuracy_is_counted_at_the_last_frame() -> None:
@@ -206,7 +206,7 @@ def test_accuracy_is_counted_at_the_last_frame() -> None:
     clips = np.zeros((4, 5, 2), np.float32)
     clips[:, -1] = [[1, 0], [0, 1], [1, 0], [0, 1]]
     clips[:, :-1, 1] = 9.0  # what came before does not count
-    found = accuracy(Oracle(model), lambda fed: {"y": fed["x"][..., ::-1]}, SPEC, (clips, np.array([0, 1, 1, 1])))
+    found = accuracy(KerasOracle(model), lambda fed: {"y": fed["x"][..., ::-1]}, SPEC, (clips, np.array([0, 1, 1, 1])))
     assert found == {"source": 0.75, "artifact": 0.25, "clips": 4}
 
 
@@ -236,7 +236,7 @@ def test_of_few_clips_one_may_always_be_lost() -> None:
 @pytest.mark.parametrize("build", ["stateful", "fixed_length"])
 def test_the_source_is_run_from_a_fresh_state_at_any_length(build: str) -> None:
     model = randomized(LAYERS[build]())
-    oracle = Oracle(model)
+    oracle = KerasOracle(model)
     (streams,) = streams_for(model, 25)
     first, again = oracle([streams])[0], oracle([streams])[0]
     np.testing.assert_array_equal(first, again)
@@ -253,11 +253,11 @@ def test_inputs_and_outputs_may_have_names() -> None:
     model = keras.Model({"zebra": first, "ant": second}, outputs)
     assert [item.name for item in model.inputs] == ["ant", "zebra"]
     ant, zebra = streams_for(model, 5)
-    found, _ = Oracle(model)([ant, zebra])
+    found, _ = KerasOracle(model)([ant, zebra])
     np.testing.assert_array_equal(found, np.concatenate([zebra, ant], axis=-1))
 
 
 def test_a_source_that_cannot_be_run_is_a_conversion_error() -> None:
     model = chain(layers.Conv1D(2, 5))
     with pytest.raises(ConversionError, match="cannot be run on 3 frames"):
-        Oracle(model)([np.zeros((3, 6), np.float32)])
+        KerasOracle(model)([np.zeros((3, 6), np.float32)])
