@@ -1,7 +1,8 @@
-"""A Keras 3 model becomes the sequence graph: standard ONNX operators over `(batch, time, features)`.
+"""A Keras 3 model becomes the sequence graph: standard ONNX operators over `(batch, time, features...)`.
 
 Layers are emitted one by one (`layers/`, one small function a layer, in a table), so that LSTM, GRU and SimpleRNN
-arrive as the ONNX operators of these names. Nothing here runs the model, and no TensorFlow is needed.
+arrive as the ONNX operators of these names. What is said of axes is translated as it is: whether an operator can be
+streamed is for the rules of `streaming` to say. Nothing here runs the model, and no TensorFlow is needed.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgernn.errors import ConversionError, UnsupportedLayerError
+from edgernn.errors import ConversionError
 from edgernn.quantize.graph import Builder, identifier
+from edgernn.quantize.layer_call import Call, Tensor, refuse
 
-__all__ = ["Emitter", "emits", "from_keras", "refuse"]
+__all__ = ["Call", "Emitted", "Emitter", "emit_layer", "emits", "from_keras", "refuse"]
 
-Emit = Callable[[Any, Sequence[ir.Value], "Emitter"], ir.Value]
-_LAYERS: dict[str, Emit] = {}
+Emitted = ir.Value | Sequence[ir.Value]
+Emit = Callable[[Any, Call, "Emitter"], Emitted]
+_LAYERS: dict[tuple[str, str], Emit] = {}
+_MASKED: set[Emit] = set()
+"""By family (see `_family`) and class name: a function of keras.ops may be called like a layer."""
 REFUSED_ARGUMENTS = {
     "initial_state": ("it is given an initial state", "start from zeros: a stream begins with a reset"),
-    "mask": ("it is given a mask", "a stream has no padding to mask: call it without"),
     "training": ("it is called with training=True", "let Keras decide when it trains: call it without"),
 }
 """Call arguments of layers that have no meaning in a stream: why, and what to do."""
@@ -35,11 +39,18 @@ NO_RULE = {
 """Layers whose lack of a rule has a reason of its own."""
 
 
-def emits(*names: str) -> Callable[[Emit], Emit]:
-    """Enter the function that emits layers of these classes into the table."""
+def emits(*names: str, of: str = "layers", masked: bool = False) -> Callable[[Emit], Emit]:
+    """Enter the function that emits layers of these classes into the table; `of="ops"` for functions of keras.ops.
+
+    It is given the layer, its `Call` (a sequence of the values that it is called on, and what else is known of the
+    call), and the graph to emit to; it returns one value, or one for each output. `masked` says that it heeds a mask,
+    or that the layer does not; all others are refused where they are given one.
+    """
 
     def enter(function: Emit) -> Emit:
-        _LAYERS.update(dict.fromkeys(names, function))
+        _LAYERS.update({(family, name): function for family in of.split() for name in names})
+        if masked:
+            _MASKED.add(function)
         return function
 
     return enter
@@ -51,8 +62,6 @@ class Emitter(Builder):
 
     name: str
     values: dict[int, ir.Value] = field(default_factory=dict)
-    arguments: Any = None
-    """Of the call that is being emitted: `args` and `kwargs`, for layers that take more than tensors."""
 
     def __post_init__(self) -> None:
         Builder.__init__(self, self.name)
@@ -61,7 +70,7 @@ class Emitter(Builder):
 def from_keras(model: Any) -> ir.Model:
     """Emit `model` (a built Functional or Sequential) as a sequence graph.
 
-    Inputs keep their Keras names and have the shape `(batch, time, features)`. Raises `UnsupportedLayerError` naming
+    Inputs keep their Keras names and have the shape `(batch, time, features...)`. Raises `UnsupportedLayerError` naming
     the layer that has no rule, `ConversionError` for a model that is not a graph of layers.
     """
     import edgernn.quantize.layers  # noqa: F401  (fills the table)
@@ -78,11 +87,9 @@ def from_keras(model: Any) -> ir.Model:
     return emitter.finish()
 
 
-def refuse(layer: Any, reason: str, way_out: str = "") -> UnsupportedLayerError:
-    """Make the error that names a layer, the reason, and what can be done."""
-    return UnsupportedLayerError(
-        f"layer '{layer.name}' ({type(layer).__name__}): {reason}" + (f"; {way_out}" if way_out else "")
-    )
+def emit_layer(layer: Any, call: Call, graph: Emitter) -> Emitted:
+    """Emit a layer that is called inside another one, under the name of that one."""
+    return _emitter_of(layer)(layer, call, graph)
 
 
 def _functional(model: Any) -> Any:
@@ -101,15 +108,18 @@ def _functional(model: Any) -> Any:
 def _check_layers(graph: Any) -> None:
     """Refuse what no rule can emit, before anything else is found wrong with the model."""
     for node in sorted(_nodes(graph), key=lambda node: type(node.operation).__name__ not in NO_RULE):
-        if _is_model(node.operation):
-            _check_layers(_functional(node.operation))
-            continue
-        _emitter_of(node.operation)
-        _check_settings(node.operation)
+        layer = node.operation
+        given = node.arguments.kwargs
+        if _is_model(layer):
+            _check_layers(_functional(layer))
+        elif given.get("mask") is not None and _emitter_of(layer) not in _MASKED:
+            raise refuse(layer, "it is given a mask", "a stream has no padding to mask: call it without")
+        else:
+            _emitter_of(layer)
+            _check_settings(layer)
         for name, (reason, way_out) in REFUSED_ARGUMENTS.items():
-            given = node.arguments.kwargs.get(name)
-            if given is not None and given is not False:
-                raise refuse(node.operation, reason, way_out)
+            if given.get(name) is not None and given[name] is not False:
+                raise refuse(layer, reason, way_out)
 
 
 def _check_settings(layer: Any) -> None:
@@ -151,9 +161,8 @@ def _emit_graph(graph: Any, emitter: Emitter) -> list[ir.Value]:
 def _value_of(tensor: Any, emitter: Emitter) -> ir.Value:
     value = emitter.values.get(id(tensor))
     if value is None:
-        layer = tensor._keras_history.operation
         raise refuse(
-            layer,
+            tensor._keras_history.operation,
             "one of its outputs after the first is used, such as its final state",
             "use the first output only: in a stream the state is carried, not given",
         )
@@ -162,38 +171,46 @@ def _value_of(tensor: Any, emitter: Emitter) -> ir.Value:
 
 def _emit_node(node: Any, emitter: Emitter) -> None:
     layer = node.operation
-    inputs = [_value_of(tensor, emitter) for tensor in node.input_tensors]
+
+    def known(argument: Any) -> Any:
+        is_tensor = hasattr(argument, "_keras_history")
+        return Tensor(_value_of(argument, emitter), tuple(argument.shape), argument.dtype) if is_tensor else argument
+
+    args, kwargs = node.arguments.convert(known)
+    call = Call(layer, tuple(args), kwargs, tuple(item.dtype for item in node.outputs))
     outer = emitter.scope
     emitter.scope = f"{outer}/{layer.name}" if outer else layer.name
-    emitter.arguments = node.arguments
-    emit = _emit_nested if _is_model(layer) else _emitter_of(layer)
-    # no rule emits a second output: `_value_of` refuses it where it is used
-    emitter.values[id(node.outputs[0])] = emit(layer, inputs, emitter)
+    emitted = (_emit_nested if _is_model(layer) else emit_layer)(layer, call, emitter)
     emitter.scope = outer
+    values = [emitted] if isinstance(emitted, ir.Value) else emitted
+    # a rule may leave out outputs after the first: `_value_of` refuses them where they are used
+    emitter.values.update(zip(map(id, node.outputs), values, strict=False))
 
 
-def _emit_nested(model: Any, inputs: Sequence[ir.Value], emitter: Emitter) -> ir.Value:
+def _emit_nested(model: Any, call: Call, emitter: Emitter) -> Emitted:
+    if call.mask is not None:
+        raise refuse(model, "a nested model is given a mask", "let the layer that masks be a part of it")
     graph = _functional(model)
-    emitter.values.update(zip(map(id, graph.inputs), inputs, strict=True))
-    outputs = _emit_graph(graph, emitter)
-    if len(outputs) != 1:
-        raise refuse(model, f"a nested model with {len(outputs)} outputs", "give it one, or take it apart")
-    return outputs[0]
+    emitter.values.update(zip(map(id, graph.inputs), call, strict=True))
+    return _emit_graph(graph, emitter)
 
 
 def _emitter_of(layer: Any) -> Emit:
-    emit = _LAYERS.get(type(layer).__name__)
-    known = type(layer).__module__.split(".")[0] == "keras"
-    if emit is None or not known:
-        if known and type(layer).__name__ in NO_RULE:
-            raise refuse(layer, *NO_RULE[type(layer).__name__])
-        own = "" if known else " of your own"
-        raise refuse(
-            layer,
-            f"there is no rule for this layer{own}",
-            f"build it from layers that have one: {', '.join(sorted(_LAYERS))}",
-        )
-    return emit
+    name, family = type(layer).__name__, _family(layer)
+    emit = _LAYERS.get((family, name))
+    if emit is not None:
+        return emit
+    if family == "layers" and name in NO_RULE:
+        raise refuse(layer, *NO_RULE[name])
+    known = ", ".join(sorted({name for kind, name in _LAYERS if kind == "layers"}))
+    own = "" if family else " of your own"
+    raise refuse(layer, f"there is no rule for this layer{own}", f"build it from layers that have one: {known}")
+
+
+def _family(layer: Any) -> str:
+    """Return which part of Keras a layer or operation is from: "layers", "ops", "activations"; of others nothing."""
+    first, *rest = type(layer).__module__.split(".")
+    return next(iter(part for part in rest if part != "src"), "") if first == "keras" else ""
 
 
 def _output_names(graph: Any) -> list[str]:

@@ -141,16 +141,16 @@ def _softmax(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value
     return graph.op("Softmax", inputs[0], axis=-1)
 
 
-@emits("Relu")
+@emits("Relu", of="ops")
 def _relu_op(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
     return graph.op("Relu", inputs[0])
 
 
-@emits("Sigmoid")
+@emits("Sigmoid", of="ops")
 def _sigmoid_op(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
     return graph.op("Sigmoid", inputs[0])
 
 
-@emits("Tanh")
+@emits("Tanh", of="ops")
 def _tanh_op(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
     return graph.op("Tanh", inputs[0])

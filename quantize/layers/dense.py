@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgernn.quantize.from_keras import Emitter, _emitter_of, emits, refuse
+from edgernn.quantize.from_keras import Call, Emitted, Emitter, emit_layer, emits, refuse
 from edgernn.quantize.layers.activation import activate
 
 __all__: list[str] = []
@@ -25,12 +25,12 @@ def _dense(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
     return activate(layer, value, graph)
 
 
-@emits("TimeDistributed")
-def _time_distributed(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+@emits("TimeDistributed", masked=True)
+def _time_distributed(layer: Any, call: Call, graph: Emitter) -> Emitted:
     inner = layer.layer
     if type(inner).__name__ not in POINTWISE:
         raise refuse(layer, f"it wraps {type(inner).__name__}", f"it may wrap {', '.join(POINTWISE)}")
-    return _emitter_of(inner)(inner, inputs, graph)
+    return emit_layer(inner, call.inside(inner), graph)
 
 
 @emits(

@@ -7,33 +7,23 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from edgernn.quantize.from_keras import Emitter, emits, refuse
+from edgernn.quantize.from_keras import Call, Emitter, emits, refuse
 
 __all__: list[str] = []
 
 OPERATORS = {"Add": "Add", "Subtract": "Sub", "Multiply": "Mul", "Maximum": "Max", "Minimum": "Min", "Divide": "Div"}
 
 
-@emits(*OPERATORS, "TrueDivide")
-def _elementwise(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+@emits(*OPERATORS, "TrueDivide", of="layers ops")
+def _elementwise(layer: Any, call: Call, graph: Emitter) -> ir.Value:
     """A merging layer (a list of tensors), or an operator between a tensor and a tensor or number."""
     op_type = OPERATORS.get(type(layer).__name__, "Div")
-    operands = _operands(inputs, graph)
+    operands = call.operands(graph)
     value = operands[0]
     for other in operands[1:]:
         value = graph.op(op_type, value, other)
     return value
-
-
-def _operands(inputs: Sequence[ir.Value], graph: Emitter) -> list[ir.Value]:
-    arguments = graph.arguments.args
-    if len(arguments) == 1:  # a layer called on a list
-        return list(inputs)
-    tensors = iter(inputs)
-    constants = (_constant(argument) for argument in arguments)
-    return [next(tensors) if array is None else graph.constant(array, "operand") for array in constants]
 
 
 @emits("Average")
@@ -44,24 +34,23 @@ def _average(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value
     return graph.op("Mul", total, graph.constant(1 / len(inputs), "share"))
 
 
-@emits("Concatenate")
-def _concatenate(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
-    rank = len(inputs[0].shape or ()) or len(graph.arguments.args[0][0].shape)
-    if layer.axis not in (-1, rank - 1):
+@emits("Concatenate", of="layers ops")
+def _concatenate(layer: Any, inputs: Call, graph: Emitter) -> ir.Value:
+    if layer.axis not in (-1, inputs.rank - 1):
         raise refuse(layer, f"it joins along axis {layer.axis}", "join along the features (axis=-1)")
     return graph.op("Concat", *inputs, axis=-1)
 
 
-@emits("GetItem")
-def _get_item(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+@emits("GetItem", of="ops")
+def _get_item(layer: Any, inputs: Call, graph: Emitter) -> ir.Value:
     """x[:, -1] (the last frame) and x[:, n:] (all but the first frames)."""
-    key = graph.arguments.args[1]
+    key = inputs.args[1]
     parts = list(key) if isinstance(key, tuple | list) else [key]
     if parts[-1] is Ellipsis:  # stands for the axes that are left
         parts.pop()
     everything = slice(None)
     if len(parts) > 1 and parts[0] == everything and all(part == everything for part in parts[2:]):
-        if parts[1] == -1 and len(graph.arguments.args[0].shape) == 3:
+        if parts[1] == -1 and inputs.rank == 3:
             return graph.op("Gather", inputs[0], graph.constant(np.array(-1), "last"), axis=1)
         if isinstance(parts[1], slice) and parts[1].stop is None and parts[1].step in (None, 1):
             start = parts[1].start or 0
@@ -90,8 +79,3 @@ def _drop_first(x: ir.Value, frames: int, graph: Emitter) -> ir.Value:
     """Drop the first frames of a sequence."""
     bounds = ([frames], [np.iinfo(np.int64).max], [1])
     return graph.op("Slice", x, *(graph.constant(np.array(bound), "bound") for bound in bounds))
-
-
-def _constant(argument: Any) -> NDArray[np.float32] | None:
-    """Return a call argument that is a number or an array, None for a Keras tensor."""
-    return None if hasattr(argument, "_keras_history") else np.asarray(argument, np.float32)

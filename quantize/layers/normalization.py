@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgernn.quantize.from_keras import Emitter, emits, refuse
+from edgernn.quantize.from_keras import Call, Emitter, emits, refuse
 from edgernn.quantize.graph import array_of, plain_attributes, scope_of
 
 __all__ = ["affine"]
@@ -29,8 +29,8 @@ def _batch(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
 
 
 @emits("Normalization")
-def _normalization(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
-    rank = len(graph.arguments.args[0].shape)
+def _normalization(layer: Any, inputs: Call, graph: Emitter) -> ir.Value:
+    rank = len(inputs.shape)
     if [axis % rank for axis in layer.axis] not in ([], [rank - 1]):
         raise refuse(layer, f"it normalizes the axes {list(layer.axis)}", "let it normalize the features (axis=-1)")
     mean, variance = np.asarray(layer.mean).ravel(), np.asarray(layer.variance).ravel()
@@ -41,15 +41,15 @@ def _normalization(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir
 
 
 @emits("LayerNormalization")
-def _layer(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
-    rank = len(graph.arguments.args[0].shape)
+def _layer(layer: Any, inputs: Call, graph: Emitter) -> ir.Value:
+    rank = len(inputs.shape)
     axes = list(layer.axis) if isinstance(layer.axis, list | tuple) else [layer.axis]
     if getattr(layer, "rms_scaling", False):
         raise refuse(layer, "it divides by the root mean square", "use rms_scaling=False")
     if [axis % rank for axis in axes] != [rank - 1]:
         raise refuse(layer, f"it normalizes the axes {axes}", "let it normalize the features (axis=-1)")
-    width = graph.arguments.args[0].shape[-1]
-    gamma = np.asarray(layer.gamma) if layer.scale else np.ones(width, np.float32)
+    width = inputs.shape[-1]
+    gamma = np.asarray(layer.gamma) if layer.scale else np.ones(int(width or 1), np.float32)
     constants = [graph.constant(gamma, "gamma")]
     if layer.center:
         constants.append(graph.constant(np.asarray(layer.beta), "beta"))

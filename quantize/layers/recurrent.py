@@ -20,7 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgernn.quantize.cells import activation_attributes
-from edgernn.quantize.from_keras import Emitter, emits, refuse
+from edgernn.quantize.from_keras import Call, Emitter, emits, refuse
 from edgernn.quantize.layers.activation import recurrent_activation
 
 __all__ = ["GATE_ORDER"]
@@ -30,23 +30,23 @@ GATE_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (0, 1, 2), "RNN": (0,)}
 
 
 @emits("LSTM")
-def _lstm(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+def _lstm(layer: Any, inputs: Call, graph: Emitter) -> ir.Value:
     return _recurrent("LSTM", layer, inputs, graph, ("recurrent_activation", "activation", "activation"))
 
 
 @emits("GRU")
-def _gru(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+def _gru(layer: Any, inputs: Call, graph: Emitter) -> ir.Value:
     after = int(layer.reset_after)
     return _recurrent("GRU", layer, inputs, graph, ("recurrent_activation", "activation"), linear_before_reset=after)
 
 
 @emits("SimpleRNN")
-def _simple(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
+def _simple(layer: Any, inputs: Call, graph: Emitter) -> ir.Value:
     return _recurrent("RNN", layer, inputs, graph, ("activation",))
 
 
 def _recurrent(
-    op_type: str, layer: Any, inputs: Sequence[ir.Value], graph: Emitter, activations: Sequence[str], **extra: int
+    op_type: str, layer: Any, inputs: Call, graph: Emitter, activations: Sequence[str], **extra: int
 ) -> ir.Value:
     _check(layer, inputs)
     kernel, recurrent, *bias = layer.get_weights()
@@ -71,7 +71,7 @@ def _recurrent(
     return graph.op("Gather", sequence, graph.constant(np.array(-1), "last"), axis=1)
 
 
-def _check(layer: Any, inputs: Sequence[ir.Value]) -> None:
+def _check(layer: Any, inputs: Call) -> None:
     if layer.go_backwards:
         raise refuse(
             layer,
