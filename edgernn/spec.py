@@ -82,6 +82,8 @@ class StateSpec:
     """Real value of every element after a reset."""
     hold_steps: int = 0
     """Steps after a reset during which the state keeps its initial value (what feeds it is not valid yet)."""
+    batch_axis: int = 0
+    """Along which axis it has the streams of a batch."""
 
     @property
     def nbytes(self) -> int:
@@ -107,10 +109,12 @@ class StreamSpec:
     """
 
     inputs: tuple[TensorSpec, ...]
-    """Each of shape `(1, frames_per_step, features)`."""
+    """Each of shape `(batch, frames_per_step, features...)`."""
     outputs: tuple[TensorSpec, ...]
     states: tuple[StateSpec, ...]
     frames_per_step: int = 1
+    batch: int = 1
+    """Streams that one step serves, each with its own states."""
     output_delays: tuple[int, ...] = ()
     """For each output: its delay in its own frames. For a "prefix" output: in steps."""
     output_kinds: tuple[str, ...] = ()
@@ -152,6 +156,7 @@ class StreamSpec:
             outputs=tuple(TensorSpec(**_tensor(outputs.section(i), TensorSpec)) for i in outputs),
             states=tuple(_state(states.section(i)) for i in states),
             frames_per_step=read.whole("frames_per_step", 1),
+            batch=read.whole("batch", 1) if read.has("batch") else 1,
             output_delays=tuple(delays.whole(i) for i in delays),
             output_kinds=tuple(kinds.text(i, KINDS) for i in kinds),
             latency_frames=read.whole("latency_frames"),
@@ -160,11 +165,17 @@ class StreamSpec:
             if len(entries) != len(spec.outputs):
                 raise read.wrong(key, f"an array of {len(spec.outputs)}, one entry per output")
         for i, tensor in zip(inputs, spec.inputs, strict=True):
-            if tensor.shape[:2] != (1, spec.frames_per_step):
-                raise inputs.section(i).wrong("shape", f"1 × {spec.frames_per_step} (frames_per_step) × features")
+            if tensor.shape[:2] != (spec.batch, spec.frames_per_step):
+                sizes = f"{spec.batch} (batch) × {spec.frames_per_step} (frames_per_step)"
+                raise inputs.section(i).wrong("shape", f"{sizes} × features")
         for i, tensor, kind in zip(outputs, spec.outputs, spec.output_kinds, strict=True):
             if len(tensor.shape) < 2:
                 raise outputs.section(i).wrong("shape", f"two or more sizes, for an output of the kind '{kind}'")
+            if tensor.shape[0] != spec.batch:
+                raise outputs.section(i).wrong("shape", f"{spec.batch} (batch) × …")
+        for i, state in zip(states, spec.states, strict=True):
+            if state.shape[state.batch_axis : state.batch_axis + 1] != (spec.batch,):
+                raise states.section(i).wrong("shape", f"{spec.batch} (batch) along the axis {state.batch_axis}")
         return spec
 
 
@@ -264,4 +275,5 @@ def _state(read: Reader) -> StateSpec:
         output=read.text("output"),
         initial=read.number("initial"),
         hold_steps=read.whole("hold_steps"),
+        batch_axis=read.whole("batch_axis") if read.has("batch_axis") else 0,
     )

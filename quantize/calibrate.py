@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,8 @@ def observe(step: StepGraph, streams: Sequence[Sequence[NDArray[Any]]]) -> Range
     """Step the float graph from reset through each stream and return the range of every value.
 
     A stream has an array for each input, shape `(frames, features...)`. The states are those that the model really
-    reaches, not random tensors: their distribution is what decides how well int8 carries them.
+    reaches, not random tensors: their distribution is what decides how well int8 carries them. A step for several
+    streams is given as many different ones; where they differ in length, the shorter ones begin again.
     """
     invoke = invoke_onnx(_with_all_outputs(step.model).SerializeToString())
     inputs = [value.name or "" for value in step.model.graph.inputs]
@@ -41,11 +42,11 @@ def observe(step: StepGraph, streams: Sequence[Sequence[NDArray[Any]]]) -> Range
     low: dict[str, float] = {}
     high: dict[str, float] = {}
     taken = 0
-    for stream in streams:
+    for lanes in _lanes(streams, step.batch):
         state = dict(initial)
-        for number in range(len(stream[0]) // step.frames_per_step):
+        for number in range(lanes[0].shape[1] // step.frames_per_step):
             chunk = slice(number * step.frames_per_step, (number + 1) * step.frames_per_step)
-            fed = {name: array[None, chunk] for name, array in zip(inputs, stream, strict=False)}
+            fed = {name: array[:, chunk] for name, array in zip(inputs, lanes, strict=False)}
             values = {**fed, **state}
             values.update(invoke(values))
             for name, array in values.items():
@@ -59,6 +60,14 @@ def observe(step: StepGraph, streams: Sequence[Sequence[NDArray[Any]]]) -> Range
     if not taken:
         raise DataError(f"no example stream is as long as one step: {step.frames_per_step} frames")
     return {name: (low[name], high[name]) for name in low}
+
+
+def _lanes(streams: Sequence[Sequence[NDArray[Any]]], batch: int) -> Iterator[Sequence[NDArray[Any]]]:
+    """Put `batch` streams at a time side by side: for each input an array `(batch, frames, features...)`."""
+    for start in range(0, len(streams), batch):
+        group = [streams[(start + lane) % len(streams)] for lane in range(batch)]
+        frames = max(len(stream[0]) for stream in group)
+        yield [np.stack([np.resize(array, (frames, *array.shape[1:])) for array in arrays]) for arrays in zip(*group)]
 
 
 def _with_all_outputs(model: ir.Model) -> onnx.ModelProto:

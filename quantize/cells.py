@@ -117,7 +117,7 @@ def _unroll(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder, st
     source = inputs[0]
     assert source is not None
     assert node.inputs[0] is not None
-    frames = shape_of(node.inputs[0])[0]
+    frames, batch, _ = shape_of(node.inputs[0])
     states = [value for value in inputs[5:7] if value is not None]
     bias = cell.input_bias + _shared_bias(node, cell)
     gates = cell.product(source, cell.kernel, bias, "kernel")
@@ -126,7 +126,7 @@ def _unroll(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder, st
         states = step(cell, gates if frames == 1 else _frame(graph, gates, index), states)
         history.append(states[0])
     every = history[0] if frames == 1 else graph.op("Concat", *history, axis=0)
-    whole = graph.op("Reshape", every, graph.constant([frames, 1, 1, cell.hidden], "shape"))
+    whole = graph.op("Reshape", every, graph.constant([frames, 1, batch, cell.hidden], "shape"))
     return [whole, *states]
 
 

@@ -19,6 +19,7 @@ from edgernn.spec import StreamSpec
 __all__ = ["Distance", "accuracy", "check", "check_accuracy", "expected_outputs", "measure"]
 
 PREFIXES = 40  # for a model that gives one value for the sequence: how many lengths the source is asked for
+LEAST_PREFIXES = 5  # for each stream of a batch
 NOTHING_DB = 200.0  # written where the error is exactly zero
 
 
@@ -49,11 +50,29 @@ class Distance:
 
 
 Expected = list[tuple[NDArray[np.int64], NDArray[np.float32]]]
-"""For each output: the steps that are compared, and what the source gives there, `(compared, frames, features...)`."""
+"""For each output: the steps that are compared, and what the source gives there, `(compared, frames, features...)`.
+
+The frames of all streams of a batch stand side by side.
+"""
 
 
 def expected_outputs(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[Any]]) -> Expected:
-    """Ask the source for every output: over the whole stream or, for one without a time axis, over its beginnings."""
+    """Ask the source for every output: over the whole stream or, for one without a time axis, over its beginnings.
+
+    `stream` has an array for each input, shape `(frames, features...)` or, where a step serves several streams,
+    `(batch, frames, features...)`: each is asked for by itself, and their frames stand side by side in the result.
+    """
+    if step.batch == 1:
+        return _expected_of_one(oracle, step, stream, PREFIXES)
+    prefixes = max(LEAST_PREFIXES, PREFIXES // step.batch)
+    lanes = [_expected_of_one(oracle, step, lane, prefixes) for lane in zip(*stream, strict=True)]
+    return [
+        (numbers, np.concatenate([lane[index][1] for lane in lanes], axis=1))
+        for index, (numbers, _) in enumerate(lanes[0])
+    ]
+
+
+def _expected_of_one(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[Any]], prefixes: int) -> Expected:
     chunk = step.frames_per_step
     total = len(stream[0]) // chunk
     warm = max(timing.warmup_steps for timing in step.timings)  # before that, the source may have no frame to give
@@ -69,7 +88,7 @@ def expected_outputs(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[A
             result.append(_frames(whole[index], timing.delay, timing.frames, total))
             continue
         first = warm + -(-timing.extra_input_frames // chunk)
-        chosen = np.unique(np.linspace(first, total - 1, PREFIXES).astype(np.int64))
+        chosen = np.unique(np.linspace(first, total - 1, prefixes).astype(np.int64))
         values = []
         for number in chosen:
             length = int(number + 1) * chunk - timing.extra_input_frames
@@ -170,10 +189,12 @@ def accuracy(
     clips, classes = dev
     clips = clips[:, : clips.shape[1] // spec.frames_per_step * spec.frames_per_step]
     source = np.concatenate([oracle.batch([part])[0] for part in _parts(clips)])
-    found = [_last(steps(invoke, spec, [clip]))[spec.outputs[0].name] for clip in clips]
+    found = [
+        _last_scores(invoke, spec, clips[start : start + spec.batch]) for start in range(0, len(clips), spec.batch)
+    ]
     return {
         "source": float(np.mean(_last_frame(source).argmax(-1) == classes)),
-        "artifact": float(np.mean([_by_frame(output)[-1].argmax() for output in found] == classes)),
+        "artifact": float(np.mean(np.concatenate(found).argmax(-1) == classes)),
         "clips": len(classes),
     }
 
@@ -184,6 +205,13 @@ def _parts(clips: NDArray[np.float32], size: int = 256) -> Iterator[NDArray[np.f
 
 def _last_frame(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
     return outputs[:, -1] if outputs.ndim == 3 else outputs
+
+
+def _last_scores(invoke: Invoke, spec: StreamSpec, clips: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the last frame of the first output for each of at most `spec.batch` clips, `(clips, features)`."""
+    lanes = np.resize(clips, (spec.batch, *clips.shape[1:]))
+    output = _last(steps(invoke, spec, [lanes if spec.batch > 1 else lanes[0]]))[spec.outputs[0].name]
+    return output.reshape(spec.batch, -1, output.shape[-1])[: len(clips), -1]
 
 
 def _last(items: Iterator[dict[str, NDArray[np.float32]]]) -> dict[str, NDArray[np.float32]]:

@@ -86,7 +86,7 @@ def _known_shape(value: ir.Value) -> tuple[int, ...] | None:
 
 
 def _conv_as_product(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
-    """(1, channels, frames) * (out, channels, span) as (1, span * channels) @ (span * channels, out)."""
+    """(batch, channels, frames) * (out, channels, span) as (batch, span * channels) @ (span * channels, out)."""
     if node.op_type != "Conv" or attribute(node, "group", 1) != 1 or shape_of(node.outputs[0])[2] != 1:
         return None
     value = inputs[0]
@@ -100,9 +100,10 @@ def _conv_as_product(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Bu
     if shape_of(node.inputs[0])[2] != reach or step != 1:
         bounds = ([0], [reach], [1], [step])
         window = graph.op("Slice", window, *(graph.constant(bound, "bound") for bound in bounds))
-    flat = _reshape(graph, window, (1, span * channels))
+    batch = shape_of(node.inputs[0])[0]
+    flat = _reshape(graph, window, (batch, span * channels))
     matrix = np.ascontiguousarray(weights.transpose(2, 1, 0).reshape(span * channels, out))
     product = graph.op("MatMul", flat, graph.constant(matrix, "kernel"))
     if len(inputs) > 2:
         product = graph.op("Add", product, graph.constant(array_of(node.inputs[2]), "bias"))
-    return [_reshape(graph, product, (1, out, 1))]
+    return [_reshape(graph, product, (batch, out, 1))]

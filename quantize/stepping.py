@@ -52,17 +52,18 @@ def invoke_onnx(content: bytes) -> Invoke:
 
 
 def steps(invoke: Invoke, spec: StreamSpec, frames: Sequence[NDArray[Any]]) -> Iterator[Arrays]:
-    """Step from reset through one stream.
+    """Step from reset through one stream, or through a batch of them.
 
-    `frames` has an array for each input, shape `(frames, features...)`; what does not fill a step at the end is left.
-    Yields, for each step, the real (dequantized) outputs by name.
+    `frames` has an array for each input, shape `(frames, features...)` or, where a step serves several streams,
+    `(batch, frames, features...)`; what does not fill a step at the end is left. Yields, for each step, the real
+    (dequantized) outputs by name.
     """
     state = {item.input: item.initial_array() for item in spec.states}
     initial = dict(state)
-    size = spec.frames_per_step
-    for number in range(len(frames[0]) // size):
+    size, lanes = spec.frames_per_step, [array[None] if spec.batch == 1 else array for array in frames]
+    for number in range(lanes[0].shape[1] // size):
         chunk = slice(number * size, (number + 1) * size)
-        fed = {item.name: _encode(item, array[None, chunk]) for item, array in zip(spec.inputs, frames, strict=True)}
+        fed = {item.name: _encode(item, array[:, chunk]) for item, array in zip(spec.inputs, lanes, strict=True)}
         result = invoke({**fed, **state})
         for item in spec.states:
             state[item.input] = initial[item.input] if number < item.hold_steps else result[item.output]

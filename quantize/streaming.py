@@ -18,7 +18,7 @@ from enum import Enum
 import numpy as np
 import onnx_ir as ir
 
-from edgernn.errors import UnsupportedLayerError
+from edgernn.errors import ConversionError, UnsupportedLayerError, UsageError
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.graph import Builder, array_of, identifier, scope_of, shape_of
 from edgernn.quantize.timing import Timing
@@ -30,6 +30,7 @@ __all__ = [
     "StepBuilder",
     "StepGraph",
     "Stepped",
+    "batch_axis",
     "merge",
     "refusal",
     "rule",
@@ -63,6 +64,7 @@ class State:
     input: ir.Value
     initial: float
     hold_steps: int
+    batch_axis: int = 0
     output: ir.Value | None = None
 
 
@@ -81,6 +83,8 @@ class StepGraph:
     frames_per_step: int
     inputs: int
     """How many of the graph's inputs bring frames (the others bring states)."""
+    batch: int = 1
+    """Streams that one step serves."""
 
     def spec(self) -> StreamSpec:
         """Describe the step, all in float32, to a runner."""
@@ -96,12 +100,14 @@ class StepGraph:
                     shape_of(entering),
                     initial=state.initial,
                     hold_steps=state.hold_steps,
+                    batch_axis=state.batch_axis,
                 )
                 for state, entering, leaving in zip(
                     self.states, graph.inputs[self.inputs :], graph.outputs[outputs:], strict=True
                 )
             ),
             frames_per_step=self.frames_per_step,
+            batch=self.batch,
             output_delays=tuple(t.warmup_steps if t.axis is None else t.delay for t in self.timings),
             output_kinds=tuple("prefix" if t.axis is None else "frames" for t in self.timings),
             latency_frames=max(t.extra_input_frames if t.axis is None else t.delay * t.stride for t in self.timings),
@@ -139,55 +145,62 @@ def rule(*op_types: str, kind: Kind, stride: Callable[[ir.Node], int] | None = N
 
 
 class StepBuilder(Builder):
-    """Builds the step graph; rules ask it for states and for alignment."""
+    """Builds the step graph for `batch` streams; rules ask it for states and for alignment.
 
-    def __init__(self, name: str, bounds: Bounds = EXACT) -> None:
+    Where a method takes a value's `original`, that is the value in the sequence graph: it tells shape and batch axis.
+    """
+
+    def __init__(self, name: str, batch: int = 1, bounds: Bounds = EXACT) -> None:
         super().__init__(name)
+        self.batch = batch
         self.bounds = bounds
         self.states: list[State] = []
 
-    def state(self, name: str, shape: Sequence[int], hold_steps: int, initial: float = 0.0) -> State:
-        """Add a state of this shape; the rule must set its `output`."""
+    def state(
+        self, name: str, shape: Sequence[int], hold_steps: int, initial: float = 0.0, batch_axis: int = 0
+    ) -> State:
+        """Add a state of this shape, with the streams along `batch_axis`; the rule must set its `output`."""
+        assert shape[batch_axis] == self.batch, f"{name}: {shape} has not {self.batch} streams along {batch_axis}"
         full = self.unique(f"{self.scope}.{name}" if self.scope else name)
         entering = self.unique(identifier(f"{full}_in"))
         value = ir.Value(name=entering, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
-        self.states.append(State(full, value, initial, hold_steps))
+        self.states.append(State(full, value, initial, hold_steps, batch_axis))
         return self.states[-1]
 
-    def delay(self, stepped: Stepped, frames: int, shape: Sequence[int]) -> Stepped:
-        """Put a delay line of `frames` frames behind a value of static shape `shape`."""
+    def delay(self, stepped: Stepped, frames: int, original: ir.Value) -> Stepped:
+        """Put a delay line of `frames` frames behind a value."""
         timing = stepped.timing
         if frames == 0 or timing is None:
             return stepped
         if timing.axis is None:
             raise UnsupportedLayerError(f"{self.scope}: a value without a time axis cannot be delayed")
-        return Stepped(self._line(stepped, frames, shape, 0), replace(timing, delay=timing.delay + frames))
+        return Stepped(self._line(stepped, frames, original, 0), replace(timing, delay=timing.delay + frames))
 
-    def insert_zeros(self, stepped: Stepped, frames: int, shape: Sequence[int]) -> Stepped:
+    def insert_zeros(self, stepped: Stepped, frames: int, original: ir.Value) -> Stepped:
         """Put zeros before the first valid frame, by a delay line that takes nothing in until then."""
-        stepped = self.align(stepped, shape)
+        stepped = self.align(stepped, original)
         timing = stepped.timing
         assert timing is not None
-        value = self._line(stepped, frames, shape, timing.delay // timing.frames)
+        value = self._line(stepped, frames, original, timing.delay // timing.frames)
         return Stepped(value, replace(timing, lag=timing.lag - frames))
 
-    def _line(self, stepped: Stepped, frames: int, shape: Sequence[int], hold_steps: int) -> ir.Value:
+    def _line(self, stepped: Stepped, frames: int, original: ir.Value, hold_steps: int) -> ir.Value:
         timing = stepped.timing
         assert timing is not None
         assert timing.axis is not None
-        held = [frames if axis == timing.axis else size for axis, size in enumerate(shape)]
-        line = self.state("delay", held, hold_steps)
+        held = step_shape(original, replace(timing, frames=frames), self.batch)
+        line = self.state("delay", held, hold_steps, batch_axis=batch_axis(original, timing))
         joined = self.op("Concat", line.input, stepped.value, axis=timing.axis)
         line.output = self.cut(joined, timing.axis, timing.frames, timing.frames + frames)
         return self.cut(joined, timing.axis, 0, timing.frames)
 
-    def align(self, stepped: Stepped, shape: Sequence[int]) -> Stepped:
+    def align(self, stepped: Stepped, original: ir.Value) -> Stepped:
         """Delay a value until its first valid frame is the first frame of a step."""
         timing = stepped.timing
         if timing is not None and timing.delay < 0:
-            stepped = self.delay(stepped, -timing.delay, shape)
+            stepped = self.delay(stepped, -timing.delay, original)
             timing = stepped.timing
-        return stepped if timing is None else self.delay(stepped, -timing.delay % timing.frames, shape)
+        return stepped if timing is None else self.delay(stepped, -timing.delay % timing.frames, original)
 
     def cut(self, value: ir.Value, axis: int, start: int, stop: int, step: int = 1) -> ir.Value:
         """Take a slice along one axis."""
@@ -195,21 +208,25 @@ class StepBuilder(Builder):
         return self.op("Slice", value, *bounds)
 
 
-def stream(sequence: ir.Model, bounds: Bounds = EXACT) -> StepGraph:
-    """Turn a graph over whole sequences into a step graph.
+def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 1, bounds: Bounds = EXACT) -> StepGraph:
+    """Turn a graph over whole sequences into a step graph for `batch` streams at once.
 
-    Every graph input must have the shape `(batch, time, features...)`; `bounds` has the approximations that were asked
-    for. Raises `UnsupportedLayerError` naming the node that has no streaming form.
+    Every graph input must have the shape `(batch, time, features...)`. A step takes `frames_per_step` frames: by
+    default as few as the strides in time allow. `bounds` has the approximations that were asked for. Raises
+    `UnsupportedLayerError` naming the node that has no streaming form, `UsageError` for a number of frames or streams
+    that no step can take.
     """
     import edgernn.quantize.rules  # noqa: F401  (fills the table)
 
     strides = _strides(sequence)
-    chunk = math.lcm(*strides.values())
-    builder = StepBuilder(sequence.graph.name or "step", bounds)
+    chunk = _chunk(math.lcm(*strides.values()), frames_per_step)
+    if batch < 1:
+        raise UsageError(f"a step serves at least one stream, not {batch}")
+    builder = StepBuilder(sequence.graph.name or "step", batch, bounds)
     mapped: dict[ir.Value, Stepped] = {}
     for value in sequence.graph.inputs:
         features = [size for size in (value.shape or ())[2:] if isinstance(size, int)]
-        entering = builder.input(value.name or "input", [1, chunk, *features], value.dtype or ir.DataType.FLOAT)
+        entering = builder.input(value.name or "input", [batch, chunk, *features], value.dtype or ir.DataType.FLOAT)
         mapped[value] = Stepped(entering, Timing(1, chunk, 1))
     for value in sequence.graph.initializers.values():
         mapped[value] = Stepped(builder.constant(array_of(value), value.name or "constant"))
@@ -242,7 +259,7 @@ def merge(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) ->
         if item is None or original is None:
             continue
         if item.timing is not None and item.timing.axis is not None:
-            item = step.delay(item, latest - item.timing.delay, step_shape(original, item.timing))
+            item = step.delay(item, latest - item.timing.delay, original)
         values.append(item.value)
     lag = max(timing.lag for timing in timed)
     rank = max(len(value.shape or ()) for value in node.inputs if value is not None)
@@ -260,12 +277,21 @@ def _timed(node: ir.Node, inputs: Sequence[Stepped | None]) -> list[tuple[ir.Val
     return [(v, item.timing) for v, item in pairs if v is not None and item is not None and item.timing is not None]
 
 
-def step_shape(value: ir.Value, timing: Timing) -> tuple[int, ...]:
-    """Return the shape in the step graph of a value of the sequence graph: one stream, the step's frames."""
-    shape = [1 if not isinstance(size, int) else size for size in value.shape or ()]
-    if timing.axis is not None:
-        shape[timing.axis] = timing.frames
-    return tuple(shape)
+def step_shape(value: ir.Value, timing: Timing, batch: int) -> tuple[int, ...]:
+    """Return the shape in the step graph of a value of the sequence graph: `batch` streams, the step's frames."""
+    sizes = {batch_axis(value, timing): batch, timing.axis: timing.frames}
+    return tuple(sizes.get(axis, size) for axis, size in enumerate(value.shape or ()))  # type: ignore[misc]
+
+
+def batch_axis(value: ir.Value, timing: Timing) -> int:
+    """Return along which axis a value of the sequence graph has its streams: besides time, the one of unknown size."""
+    open_axes = [axis for axis, size in enumerate(value.shape or ()) if not isinstance(size, int)]
+    axes = [axis for axis in open_axes if axis != timing.axis]
+    if len(axes) != 1:
+        raise ConversionError(
+            f"{value.name}: expected a shape in which batch and time alone are open, found {value.shape}"
+        )
+    return axes[0]
 
 
 def refusal(node: ir.Node, reason: str, way_out: str = "") -> UnsupportedLayerError:
@@ -294,7 +320,17 @@ def _with_zeros(value: ir.Value | None, item: Stepped, builder: StepBuilder) -> 
     """Give a value the zeros that stand before its sequence."""
     if value is None or item.timing is None or item.timing.delay >= 0:
         return item
-    return builder.delay(item, -item.timing.delay, step_shape(value, item.timing))
+    return builder.delay(item, -item.timing.delay, value)
+
+
+def _chunk(least: int, wanted: int | None) -> int:
+    """Return how many frames a step takes: a multiple of what the strides make of it."""
+    if wanted is not None and (wanted < 1 or wanted % least):
+        raise UsageError(
+            f"a step of this model cannot take {wanted} frames: its strides in time make it take {least} or a "
+            f"multiple of that ({least}, {2 * least}, {3 * least}, …)"
+        )
+    return wanted or least
 
 
 def _strides(sequence: ir.Model) -> dict[ir.Value, int]:
@@ -323,4 +359,4 @@ def _finish(builder: StepBuilder, outputs: Sequence[tuple[str, Stepped]], chunk:
             raise AssertionError(f"the rule that made the state {state.name} gave it no output")
         builder.graph.inputs.append(state.input)
         builder.output(state.output, identifier(f"{state.name}_out"))
-    return StepGraph(builder.finish(), tuple(builder.states), tuple(timings), chunk, inputs)
+    return StepGraph(builder.finish(), tuple(builder.states), tuple(timings), chunk, inputs, builder.batch)

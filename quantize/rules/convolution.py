@@ -22,7 +22,7 @@ def window_stride(node: ir.Node) -> int:
 def roll_window(node: ir.Node, source: Stepped, span: int, padding: int, step: StepBuilder) -> tuple[ir.Value, Timing]:
     """Put the past that a window over `span` frames needs before the step's frames.
 
-    Takes and gives `(1, channels, frames)`; returns also the timing of what the window gives. In the step's own
+    Takes and gives `(batch, channels, frames)`; returns also the timing of what the window gives. In the step's own
     frames, output `i` is the window that begins at `(i - ahead) * stride - padding`, with `ahead` the outputs by which
     it is late; so this much past is kept, and the zeros it begins with are the padding of the whole sequence.
     """
@@ -33,29 +33,29 @@ def roll_window(node: ir.Node, source: Stepped, span: int, padding: int, step: S
     if not 0 <= padding < span:
         raise refusal(node, f"it pads {padding} frames before a window of {span}")
     stride = window_stride(node)
-    source, padding = _with_padding(source, span, padding, step, step_shape(node.inputs[0], source.timing))
+    source, padding = _with_padding(source, span, padding, step, node.inputs[0])
     timing = source.timing
     assert timing is not None
     ahead = -(-(span - padding) // stride) - 1
     past = ahead * stride + padding
     value = source.value
     if past:
-        # kept as (1, frames, channels): the layout of the frames themselves, and of TFLite
-        channels = step_shape(node.inputs[0], timing)[1]
-        state = step.state("past", (1, past, channels), timing.delay // timing.frames)
+        # kept as (batch, frames, channels): the layout of the frames themselves, and of TFLite
+        channels = step_shape(node.inputs[0], timing, step.batch)[1]
+        state = step.state("past", (step.batch, past, channels), timing.delay // timing.frames)
         value = _joined(state, value, timing.frames, past, step)
     return value, timing.window(span, stride, padding)
 
 
 def _with_padding(
-    source: Stepped, span: int, padding: int, step: StepBuilder, shape: Sequence[int]
+    source: Stepped, span: int, padding: int, step: StepBuilder, original: ir.Value
 ) -> tuple[Stepped, int]:
     """Take over zeros that stand before the sequence as padding, then align what is left to whole steps."""
     timing = source.timing
     assert timing is not None
     zeros = min(max(-timing.delay, 0), span - 1 - padding)
     timing = replace(timing, delay=timing.delay + zeros, lag=timing.lag + zeros)
-    return step.align(Stepped(source.value, timing), shape), padding + zeros
+    return step.align(Stepped(source.value, timing), original), padding + zeros
 
 
 def _joined(state: State, value: ir.Value, frames: int, past: int, step: StepBuilder) -> ir.Value:

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from edgernn.quantize.graph import attribute
 from edgernn.quantize.rules.convolution import roll_window, window_stride
-from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, step_shape
+from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, batch_axis, refusal, rule, step_shape
+from edgernn.quantize.timing import Timing
 
 __all__ = ["COUNT_LIMIT", "STATISTICS"]
 
@@ -45,10 +46,18 @@ def pool_over_time(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBu
         return [Stepped(value, source.timing.on_axis(moved)) for value in values]
     if len(axes) > 1 or keep:
         raise refusal(node, "it reduces time together with other axes, or keeps it", "use GlobalAveragePooling1D")
-    source = step.align(source, step_shape(node.inputs[0], source.timing))
+    source = step.align(source, node.inputs[0])
     running = _running_mean if node.op_type == "ReduceMean" else _running_max
     assert source.timing is not None
     return [Stepped(running(node, source, step), source.timing.on_axis(None))]
+
+
+def _without_time(value: ir.Value, timing: Timing, step: StepBuilder) -> tuple[list[int], int]:
+    """Return shape and batch axis of a value of the step graph when its time axis is gone."""
+    shape, streams = list(step_shape(value, timing, step.batch)), batch_axis(value, timing)
+    assert timing.axis is not None
+    del shape[timing.axis]
+    return shape, streams - (timing.axis < streams)
 
 
 def _running_mean(node: ir.Node, source: Stepped, step: StepBuilder) -> ir.Value:
@@ -56,9 +65,11 @@ def _running_mean(node: ir.Node, source: Stepped, step: StepBuilder) -> ir.Value
     assert source.timing is not None
     assert node.inputs[0] is not None
     axis, hold = source.timing.axis, source.timing.delay // source.timing.frames
-    shape = [size for place, size in enumerate(step_shape(node.inputs[0], source.timing)) if place != axis]
+    shape, streams = _without_time(node.inputs[0], source.timing, step)
     step.scope = f"{step.scope}/{STATISTICS}"
-    mean, count = step.state("mean", shape, hold), step.state("count", (1,), hold)
+    mean = step.state("mean", shape, hold, batch_axis=streams)
+    ones = [size if place == streams else 1 for place, size in enumerate(shape)]
+    count = step.state("count", ones, hold, batch_axis=streams)
     newest = step.op("ReduceMean", source.value, axes=[axis], keepdims=0)
     raised = step.op("Add", count.input, step.constant(1.0, "one"))
     count.output = step.op("Min", raised, step.constant(COUNT_LIMIT, "limit"))
@@ -71,9 +82,9 @@ def _running_max(node: ir.Node, source: Stepped, step: StepBuilder) -> ir.Value:
     assert source.timing is not None
     assert node.inputs[0] is not None
     axis, hold = source.timing.axis, source.timing.delay // source.timing.frames
-    shape = [size for place, size in enumerate(step_shape(node.inputs[0], source.timing)) if place != axis]
+    shape, streams = _without_time(node.inputs[0], source.timing, step)
     step.scope = f"{step.scope}/{STATISTICS}"
-    largest = step.state("max", shape, hold, initial=float(np.finfo(np.float32).min))
+    largest = step.state("max", shape, hold, initial=float(np.finfo(np.float32).min), batch_axis=streams)
     newest = step.op("ReduceMax", source.value, axes=[axis], keepdims=0)
     largest.output = step.op("Max", largest.input, newest)
     return largest.output

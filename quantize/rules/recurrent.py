@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgernn.quantize.graph import array_of, attribute, plain_attributes
-from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, step_shape, values_of
+from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, values_of
 
 __all__: list[str] = []
 
@@ -25,7 +25,7 @@ def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
     assert source.timing is not None
     assert node.inputs[0] is not None
     _check(node)
-    source = step.align(source, step_shape(node.inputs[0], source.timing))
+    source = step.align(source, node.inputs[0])
     timing = source.timing
     assert timing is not None
     hidden = int(attribute(node, "hidden_size", 0))
@@ -35,7 +35,7 @@ def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
     states = []
     for name, place in zip(STATE_NAMES, places, strict=False):
         hold = timing.delay // timing.frames
-        states.append(step.state(name, (1, 1, hidden), hold, _initial(node, place)))
+        states.append(step.state(name, (1, step.batch, hidden), hold, _initial(node, place), batch_axis=1))
         values[place] = states[-1].input
     outputs = step.ops(node.op_type, values, 1 + len(states), plain_attributes(node))
     for state, value in zip(states, outputs[1:], strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgernn.quantize.graph import array_of, attribute
-from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, step_shape, values_of
+from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, values_of
 from edgernn.quantize.timing import Timing
 
 __all__: list[str] = []
@@ -95,7 +95,7 @@ def pad(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> S
         )
     if timing.delay > 0:
         assert node.inputs[0] is not None
-        return [step.insert_zeros(Stepped(value, timing), before, step_shape(node.inputs[0], timing))]
+        return [step.insert_zeros(Stepped(value, timing), before, node.inputs[0])]
     return [Stepped(value, replace(timing, delay=timing.delay - before, lag=timing.lag - before))]
 
 
