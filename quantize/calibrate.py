@@ -67,7 +67,10 @@ def _lanes(streams: Sequence[Sequence[NDArray[Any]]], batch: int) -> Iterator[Se
     for start in range(0, len(streams), batch):
         group = [streams[(start + lane) % len(streams)] for lane in range(batch)]
         frames = max(len(stream[0]) for stream in group)
-        yield [np.stack([np.resize(array, (frames, *array.shape[1:])) for array in arrays]) for arrays in zip(*group)]
+        yield [
+            np.stack([np.resize(array, (frames, *array.shape[1:])) for array in arrays])
+            for arrays in zip(*group, strict=True)
+        ]
 
 
 def _with_all_outputs(model: ir.Model) -> onnx.ModelProto:

@@ -38,6 +38,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         scheme=scheme,
         tolerance=tolerance,
         bounds=bounds,
+        frames_per_step=options.frames_per_step,
+        batch=options.batch,
         calibration=options.calibrate,
         parity_steps=options.steps,
         seed=options.seed,
@@ -76,6 +78,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="largest error allowed, as a share of the output's "
         "standard deviation where that is above one; least SNR; loss of dev accuracy (default: by scheme)",
     )
+    _add_shape(parser.add_argument_group("how a step is shaped"))
     _add_bounds(
         parser.add_argument_group("bounded forms of what needs the whole sequence (never used unless asked for)")
     )
@@ -84,6 +87,18 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--name", help="what the artifact is called (default: the model's name)")
     parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
     return parser
+
+
+def _add_shape(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--frames-per-step",
+        type=int,
+        metavar="N",
+        help="frames that one step takes, a multiple of what strides in time make necessary (default: just that)",
+    )
+    group.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="streams that one step serves, each with its own states"
+    )
 
 
 def _add_bounds(group: argparse._ArgumentGroup) -> None:

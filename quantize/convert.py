@@ -18,7 +18,7 @@ from edgernn.errors import UsageError
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
-from edgernn.quantize.examples import Streams, generate_streams, one_stream, read_streams
+from edgernn.quantize.examples import Streams, generate_streams, lanes, read_streams
 from edgernn.quantize.integers import quantize_values
 from edgernn.quantize.parity import accuracy, check, check_accuracy, expected_outputs, measure
 from edgernn.quantize.ranges import choose, everything
@@ -46,6 +46,10 @@ class Options:
     tolerance: Tolerance
     bounds: Bounds = EXACT
     """Approximations asked for by name."""
+    frames_per_step: int | None = None
+    """A multiple of what the strides in time make necessary; None for just that."""
+    batch: int = 1
+    """Streams that one step serves."""
     calibration: Path | None = None
     parity_steps: int = 512
     """Steps that the artifact is compared with its source over; at least 500."""
@@ -78,10 +82,10 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
         raise UsageError(f"there is no format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
     check_target(output)
     say("reading the layers")
-    step = stream(source.graph(), options.bounds)
+    step = stream(source.graph(), options.frames_per_step, options.batch, options.bounds)
     kept = replace(step, model=simplify(step.model))
     taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
-    say(f"step graph: {step.frames_per_step} frames a step, {len(step.states)} states")
+    say(f"step graph: {step.frames_per_step} frames a step{_of_streams(step.batch)}, {len(step.states)} states")
     streams, origin = _example_streams(source, step, options)
     say(f"asking the source for {options.parity_steps} steps of {origin}")
     proof = _Proof(source, step, options, streams, origin)
@@ -99,12 +103,16 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
     return write_artifact(output, _manifest(source, options, built, reports), contents)
 
 
+def _of_streams(batch: int) -> str:
+    return f" of {batch} streams" if batch > 1 else ""
+
+
 class _Proof:
     """What the source gives for a long stream, asked once, to compare each file with."""
 
     def __init__(self, source: Source, step: StepGraph, options: Options, streams: Streams, origin: str) -> None:
         self.source, self.options, self.origin = source, options, origin
-        self.stream = one_stream(streams, options.parity_steps * step.frames_per_step)
+        self.stream = lanes(streams, options.parity_steps * step.frames_per_step, step.batch)
         self.oracle = source.oracle()
         self.expected = expected_outputs(self.oracle, step, self.stream)
 

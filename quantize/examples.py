@@ -17,7 +17,7 @@ from edgernn.quantize.graph import attribute, shape_of
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import TensorSpec
 
-__all__ = ["Streams", "generate_streams", "load_arrays", "one_stream", "read_streams"]
+__all__ = ["Streams", "generate_streams", "lanes", "load_arrays", "one_stream", "read_streams"]
 
 Streams = list[tuple[NDArray[Any], ...]]
 """Each stream has an array for each input of the model, shape `(frames, features...)`, in the input's dtype."""
@@ -113,7 +113,7 @@ def generate_streams(step: StepGraph, frames: int, seed: int) -> Streams:
     """Return noise for each input of a step; raise `UsageError` for one that noise says nothing about."""
     random = np.random.default_rng(seed)
     inputs = list(zip(step.spec().inputs, step.model.graph.inputs, strict=False))
-    return [tuple(_noise(random, frames, item, value) for item, value in inputs) for _ in range(GENERATED)]
+    return [tuple(_noise(random, frames, item, value) for item, value in inputs) for _ in range(max(GENERATED, step.batch))]
 
 
 def _noise(random: np.random.Generator, frames: int, item: TensorSpec, value: ir.Value) -> NDArray[Any]:
@@ -154,4 +154,16 @@ def _smooth(random: np.random.Generator, frames: int, width: int) -> NDArray[np.
 def one_stream(streams: Streams, frames: int) -> tuple[NDArray[Any], ...]:
     """Join streams end to end, again and again if need be, into one of `frames` frames."""
     joined = [np.concatenate(arrays) for arrays in zip(*streams, strict=True)]
-    return tuple(np.concatenate([array] * (-(-frames // len(array))))[:frames] for array in joined)
+    return tuple(np.resize(array, (frames, *array.shape[1:])) for array in joined)
+
+
+def lanes(streams: Streams, frames: int, batch: int) -> tuple[NDArray[Any], ...]:
+    """Return one stream of `frames` frames or, for a batch above one, as many different ones: `(batch, frames, …)`."""
+    if batch == 1:
+        return one_stream(streams, frames)
+    starts = [lane * len(streams) // batch for lane in range(batch)]
+    each = [one_stream([*streams[start:], *streams[:start]], frames + batch) for start in starts]
+    return tuple(
+        np.stack([array[lane : lane + frames] for lane, array in enumerate(arrays)])  # shifted: one stream may be all
+        for arrays in zip(*each, strict=True)
+    )

@@ -279,8 +279,9 @@ def _timed(node: ir.Node, inputs: Sequence[Stepped | None]) -> list[tuple[ir.Val
 
 def step_shape(value: ir.Value, timing: Timing, batch: int) -> tuple[int, ...]:
     """Return the shape in the step graph of a value of the sequence graph: `batch` streams, the step's frames."""
-    sizes = {batch_axis(value, timing): batch, timing.axis: timing.frames}
-    return tuple(sizes.get(axis, size) for axis, size in enumerate(value.shape or ()))  # type: ignore[misc]
+    open_axes = {batch_axis(value, timing): batch, timing.axis: timing.frames}
+    sizes = (open_axes.get(axis, size) for axis, size in enumerate(value.shape or ()))
+    return tuple(size for size in sizes if isinstance(size, int))
 
 
 def batch_axis(value: ir.Value, timing: Timing) -> int:

@@ -105,7 +105,11 @@ STEP = ("programs", "step", "onnx", "stream")
         ((*STEP, "output_kinds", 0), "zz", "expected one of frames, prefix, found 'zz'"),
         ((*STEP, "inputs", 0, "dtype"), "float31", "stream.inputs.0.dtype' is malformed: expected one of float32"),
         ((*STEP, "inputs", 0, "dtype"), "float32", "stream.inputs.0.quant' .* expected null for the dtype float32"),
-        ((*STEP, "inputs", 0, "shape", 1), 3, r"stream.inputs.0.shape' .* expected 1 × 2 \(frames_per_step\)"),
+        (
+            (*STEP, "inputs", 0, "shape", 1),
+            3,
+            r"stream.inputs.0.shape' .* expected 1 \(batch\) × 2 \(frames_per_step\)",
+        ),
         ((*STEP, "outputs", 1, "shape"), [3], "stream.outputs.1.shape' is malformed: expected two or more sizes"),
         ((*STEP, "states", 0, "shape", 1), 0, "states.0.shape.1' .* expected a whole number of at least 1, found 0"),
         ((*STEP, "frames_per_step"), 0, "expected a whole number of at least 1, found 0"),
