@@ -113,7 +113,9 @@ def generate_streams(step: StepGraph, frames: int, seed: int) -> Streams:
     """Return noise for each input of a step; raise `UsageError` for one that noise says nothing about."""
     random = np.random.default_rng(seed)
     inputs = list(zip(step.spec().inputs, step.model.graph.inputs, strict=False))
-    return [tuple(_noise(random, frames, item, value) for item, value in inputs) for _ in range(max(GENERATED, step.batch))]
+    return [
+        tuple(_noise(random, frames, item, value) for item, value in inputs) for _ in range(max(GENERATED, step.batch))
+    ]
 
 
 def _noise(random: np.random.Generator, frames: int, item: TensorSpec, value: ir.Value) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from edgernn.errors import UsageError
 from edgernn.quantize.calibrate import observe
 from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.from_keras import from_keras
-from edgernn.quantize.oracle import Oracle
+from edgernn.quantize.oracle import KerasOracle
 from edgernn.quantize.parity import expected_outputs, measure
 from edgernn.quantize.simplify import simplify
 from edgernn.quantize.stepping import invoke_onnx, steps
@@ -63,7 +63,7 @@ def test_more_frames_a_step_are_as_the_source_has_them(name: str) -> None:
     assert many.frames_per_step == 3 * few.frames_per_step
     fed = streams_for(model, 16 * many.frames_per_step)
     content = ir.to_proto(simplify(decompose_cells(many.model))).SerializeToString()
-    distances = measure(expected_outputs(Oracle(model), many, fed), invoke_onnx(content), many.spec(), fed)
+    distances = measure(expected_outputs(KerasOracle(model), many, fed), invoke_onnx(content), many.spec(), fed)
     assert all(item.max_abs < 1e-4 for item in distances), distances
 
 
@@ -92,7 +92,7 @@ def test_every_stream_of_a_batch_is_compared_with_the_source(name: str) -> None:
     step = stream(from_keras(model), batch=BATCH)
     fed = lanes_for(model, 60 * step.frames_per_step)
     expected, invoke = (
-        expected_outputs(Oracle(model), step, fed),
+        expected_outputs(KerasOracle(model), step, fed),
         invoke_onnx(ir.to_proto(step.model).SerializeToString()),
     )
     assert all(item.max_abs < 1e-4 for item in measure(expected, invoke, step.spec(), fed))
