@@ -20,7 +20,7 @@ class Chunked:
     """Latency-controlled bidirectional layers: the backward half sees blocks of frames and a look-ahead.
 
     The frames of a block are read backwards from the end of the look-ahead behind it, from a zero state; the forward
-    half is exact. Zhang et al. 2016 (arXiv:1510.08983), section 2.2.
+    half is exact. Zhang et al. 2016 (arXiv:1510.08983).
     """
 
     chunk: int
