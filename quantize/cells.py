@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgernn.errors import ConversionError
 from edgernn.quantize.graph import Builder, array_of, attribute, rebuild, shape_of
 
-__all__ = ["IN_FLOAT", "Activation", "activation_attributes", "decompose_cells"]
+__all__ = ["IN_FLOAT", "Activation", "activation_attributes", "activations_of", "decompose_cells"]
 
 # ONNX' defaults: f (gates), g (candidate), h (output)
 DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
@@ -60,7 +60,7 @@ class _Cell:
         both = np.zeros(2 * width, np.float32) if bias is None else array_of(bias)[0]
         self.input_bias, self.recurrent_bias = np.split(both, 2)
         self.reset_after = bool(attribute(node, "linear_before_reset", 0))
-        self.activations = _activations(node)
+        self.activations = activations_of(node)
 
     def product(self, x: ir.Value, matrix: NDArray[Any], bias: NDArray[Any], name: str) -> ir.Value:
         """Return `x @ matrix + bias`."""
@@ -94,7 +94,8 @@ def activation_attributes(functions: Sequence[Activation]) -> dict[str, list[Any
     return attributes
 
 
-def _activations(node: ir.Node) -> list[Activation]:
+def activations_of(node: ir.Node) -> list[Activation]:
+    """Return the activations of a recurrent operator with their parameters, in ONNX' order."""
     if attribute(node, "clip", 0.0) or attribute(node, "input_forget", 0):
         raise ConversionError(f"{node.name}: clip and input_forget cannot be taken apart; export the model without")
     given = {key: iter(attribute(node, f"activation_{key}", [])) for key in ("alpha", "beta")}
@@ -121,10 +122,11 @@ def _unroll(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder, st
     states = [value for value in inputs[5:7] if value is not None]
     bias = cell.input_bias + _shared_bias(node, cell)
     gates = cell.product(source, cell.kernel, bias, "kernel")
-    history = []
-    for index in range(frames):
+    history: list[ir.Value] = []
+    backwards = attribute(node, "direction", "forward") == "reverse"
+    for index in reversed(range(frames)) if backwards else range(frames):
         states = step(cell, gates if frames == 1 else _frame(graph, gates, index), states)
-        history.append(states[0])
+        history.insert(0 if backwards else index, states[0])
     every = history[0] if frames == 1 else graph.op("Concat", *history, axis=0)
     whole = graph.op("Reshape", every, graph.constant([frames, 1, batch, cell.hidden], "shape"))
     return [whole, *states]

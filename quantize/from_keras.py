@@ -30,7 +30,6 @@ REFUSED_ARGUMENTS = {
 }
 """Call arguments of layers that have no meaning in a stream: why, and what to do."""
 NO_RULE = {
-    "Bidirectional": ("its backward half needs the end of the sequence first", "train the wrapped layer alone"),
     "Embedding": ("its input is a number, not a frame", "feed the vectors themselves as (batch, time, features)"),
     "Flatten": ("it lays all frames side by side", "end in the last frame or in GlobalAveragePooling1D"),
     "Lambda": ("it holds code that cannot be read", "write it with layers or with operators such as x * 0.5"),

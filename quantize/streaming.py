@@ -5,14 +5,15 @@ Each operator has one small rule in a table (`rules/`), of one of four kinds:
 - *pointwise* in time: unchanged;
 - *causal* memory: what it needs of the past becomes a named state;
 - *look-ahead*: its output is delayed, and parallel branches get delay lines (no operator needs it yet);
-- *whole* sequence: refused, or given as what the source would say for all frames so far ("prefix").
+- *whole* sequence: refused, or given as what the source would say for all frames so far ("prefix"), or in a bounded
+  form that was asked for by name (`bounds`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -20,6 +21,7 @@ import onnx_ir as ir
 
 from edgernn.errors import ConversionError, UnsupportedLayerError, UsageError
 from edgernn.quantize.bounds import EXACT, Bounds
+from edgernn.quantize.directions import split_directions
 from edgernn.quantize.graph import Builder, array_of, identifier, scope_of, shape_of
 from edgernn.quantize.timing import Timing
 from edgernn.spec import StateSpec, StreamSpec, TensorSpec
@@ -85,6 +87,8 @@ class StepGraph:
     """How many of the graph's inputs bring frames (the others bring states)."""
     batch: int = 1
     """Streams that one step serves."""
+    approximations: tuple[str, ...] = ()
+    """What is not what the source would say, node by node: all of it was asked for."""
 
     def spec(self) -> StreamSpec:
         """Describe the step, all in float32, to a runner."""
@@ -125,20 +129,27 @@ Rule = Callable[[ir.Node, Sequence[Stepped | None], "StepBuilder"], Sequence[Ste
 class _Entry:
     kind: Kind
     apply: Rule
-    # how many frames go in for one that comes out
-    stride: Callable[[ir.Node], int] = field(default=lambda node: 1)
+    stride: Callable[[ir.Node], int]
+    block: Callable[[ir.Node, Bounds], int]
 
 
 _RULES: dict[str, _Entry] = {}
 _KEEPS_ZEROS = ("AveragePool", "Conv", "MaxPool", "Pad", "Slice", "Transpose")  # zeros before them may stay unsaid
 
 
-def rule(*op_types: str, kind: Kind, stride: Callable[[ir.Node], int] | None = None) -> Callable[[Rule], Rule]:
-    """Enter a rule for some operators into the table."""
+def rule(
+    *op_types: str,
+    kind: Kind,
+    stride: Callable[[ir.Node], int] = lambda node: 1,
+    block: Callable[[ir.Node, Bounds], int] = lambda node, bounds: 1,
+) -> Callable[[Rule], Rule]:
+    """Enter a rule for some operators into the table.
+
+    `stride` tells how many frames go in for one that comes out, `block` how many must come at once.
+    """
 
     def enter(function: Rule) -> Rule:
-        entry = _Entry(kind, function, stride) if stride else _Entry(kind, function)
-        _RULES.update(dict.fromkeys(op_types, entry))
+        _RULES.update(dict.fromkeys(op_types, _Entry(kind, function, stride, block)))
         return function
 
     return enter
@@ -155,6 +166,7 @@ class StepBuilder(Builder):
         self.batch = batch
         self.bounds = bounds
         self.states: list[State] = []
+        self.approximations: dict[str, list[str]] = {}
 
     def state(
         self, name: str, shape: Sequence[int], hold_steps: int, initial: float = 0.0, batch_axis: int = 0
@@ -188,11 +200,27 @@ class StepBuilder(Builder):
         timing = stepped.timing
         assert timing is not None
         assert timing.axis is not None
-        held = step_shape(original, replace(timing, frames=frames), self.batch)
-        line = self.state("delay", held, hold_steps, batch_axis=batch_axis(original, timing))
-        joined = self.op("Concat", line.input, stepped.value, axis=timing.axis)
-        line.output = self.cut(joined, timing.axis, timing.frames, timing.frames + frames)
+        joined = self.remember(stepped, frames, original, "delay", hold_steps)
         return self.cut(joined, timing.axis, 0, timing.frames)
+
+    def remember(
+        self, stepped: Stepped, frames: int, original: ir.Value, name: str, hold_steps: int = 0, initial: float = 0.0
+    ) -> ir.Value:
+        """Return the last `frames` frames and behind them the step's own; before the beginning, all are `initial`."""
+        timing = stepped.timing
+        assert timing is not None
+        assert timing.axis is not None
+        if frames == 0:
+            return stepped.value
+        held = step_shape(original, replace(timing, frames=frames), self.batch)
+        past = self.state(name, held, hold_steps, initial, batch_axis(original, timing))
+        joined = self.op("Concat", past.input, stepped.value, axis=timing.axis)
+        past.output = self.cut(joined, timing.axis, timing.frames, timing.frames + frames)
+        return joined
+
+    def approximate(self, bound: str, how: str) -> None:
+        """Take down that the node at hand is approximated under the field `bound` of `Bounds`, and how."""
+        self.approximations.setdefault(bound, []).append(f"{self.scope}: {how}" if self.scope else how)
 
     def align(self, stepped: Stepped, original: ir.Value) -> Stepped:
         """Delay a value until its first valid frame is the first frame of a step."""
@@ -214,12 +242,12 @@ def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 
     Every graph input must have the shape `(batch, time, features...)`. A step takes `frames_per_step` frames: by
     default as few as the strides in time allow. `bounds` has the approximations that were asked for. Raises
     `UnsupportedLayerError` naming the node that has no streaming form, `UsageError` for a number of frames or streams
-    that no step can take.
+    that no step can take, or a bound that nothing in the model needs.
     """
     import edgernn.quantize.rules  # noqa: F401  (fills the table)
 
-    strides = _strides(sequence)
-    chunk = _chunk(math.lcm(*strides.values()), frames_per_step)
+    sequence = split_directions(sequence)
+    chunk = _chunk(_least_chunk(sequence, bounds), frames_per_step)
     if batch < 1:
         raise UsageError(f"a step serves at least one stream, not {batch}")
     builder = StepBuilder(sequence.graph.name or "step", batch, bounds)
@@ -233,7 +261,18 @@ def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 
     for node in sequence.graph:
         mapped.update(zip(node.outputs, _apply(node, mapped, builder), strict=False))
     outputs = [(value.name or "output", _with_zeros(value, mapped[value], builder)) for value in sequence.graph.outputs]
+    _refuse_unused(bounds, builder.approximations)
     return _finish(builder, outputs, chunk)
+
+
+def _refuse_unused(bounds: Bounds, used: Collection[str]) -> None:
+    for name, what in (
+        ("bidirectional", "no layer that reads backwards"),
+        ("pooling_window", "no pooling over all frames"),
+        ("attention", "no attention that reaches further than that"),
+    ):
+        if getattr(bounds, name) is not None and name not in used:
+            raise UsageError(f"{replace(EXACT, **{name: getattr(bounds, name)})}: the model has {what}; leave it out")
 
 
 def merge(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> tuple[list[ir.Value], Timing | None]:
@@ -328,10 +367,21 @@ def _chunk(least: int, wanted: int | None) -> int:
     """Return how many frames a step takes: a multiple of what the strides make of it."""
     if wanted is not None and (wanted < 1 or wanted % least):
         raise UsageError(
-            f"a step of this model cannot take {wanted} frames: its strides in time make it take {least} or a "
-            f"multiple of that ({least}, {2 * least}, {3 * least}, …)"
+            f"a step of this model cannot take {wanted} frames: its strides and blocks in time make it take {least} or "
+            f"a multiple of that ({least}, {2 * least}, {3 * least}, …)"
         )
     return wanted or least
+
+
+def _least_chunk(sequence: ir.Model, bounds: Bounds) -> int:
+    """Return how many input frames a step takes at least: whole strides, and whole blocks."""
+    strides = _strides(sequence)
+    blocks = [
+        strides[node.outputs[0]] * _RULES[node.op_type].block(node, bounds)
+        for node in sequence.graph
+        if node.op_type in _RULES and node.outputs[0] in strides
+    ]
+    return math.lcm(*strides.values(), *blocks)
 
 
 def _strides(sequence: ir.Model) -> dict[ir.Value, int]:
@@ -360,4 +410,12 @@ def _finish(builder: StepBuilder, outputs: Sequence[tuple[str, Stepped]], chunk:
             raise AssertionError(f"the rule that made the state {state.name} gave it no output")
         builder.graph.inputs.append(state.input)
         builder.output(state.output, identifier(f"{state.name}_out"))
-    return StepGraph(builder.finish(), tuple(builder.states), tuple(timings), chunk, inputs, builder.batch)
+    return StepGraph(
+        builder.finish(),
+        tuple(builder.states),
+        tuple(timings),
+        chunk,
+        inputs,
+        builder.batch,
+        tuple(note for notes in builder.approximations.values() for note in notes),
+    )

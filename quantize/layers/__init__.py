@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from edgernn.quantize.layers import activation, convolution, dense, merging, normalization, pooling, recurrent
+from edgernn.quantize.layers import (
+    activation,
+    bidirectional,
+    convolution,
+    dense,
+    merging,
+    normalization,
+    pooling,
+    recurrent,
+)
 
-__all__ = ["activation", "convolution", "dense", "merging", "normalization", "pooling", "recurrent"]
+__all__ = [
+    "activation",
+    "bidirectional",
+    "convolution",
+    "dense",
+    "merging",
+    "normalization",
+    "pooling",
+    "recurrent",
+]

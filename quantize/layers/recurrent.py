@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from edgernn.quantize.cells import activation_attributes
 from edgernn.quantize.from_keras import Call, Emitter, emits, refuse
+from edgernn.quantize.graph import array_of
 from edgernn.quantize.layers.activation import recurrent_activation
 
-__all__ = ["GATE_ORDER"]
+__all__ = ["GATE_ORDER", "turn_around"]
 
 GATE_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (0, 1, 2), "RNN": (0,)}
 """For each gate of the ONNX operator: which of Keras' gates it is."""
@@ -52,6 +53,7 @@ def _recurrent(
     kernel, recurrent, *bias = layer.get_weights()
     order = GATE_ORDER[op_type]
     functions = [recurrent_activation(layer, name) for name in activations]
+    direction = {"direction": "reverse"} if layer.go_backwards else {}
     frames_first = graph.op("Transpose", inputs[0], perm=[1, 0, 2])
     every, _ = graph.ops(
         op_type,
@@ -62,21 +64,31 @@ def _recurrent(
             graph.constant(_bias(bias, order, recurrent.shape[1])[None], "B"),
         ],
         2,
-        {"hidden_size": int(layer.units), **activation_attributes(functions), **extra},
+        {"hidden_size": int(layer.units), **activation_attributes(functions), **direction, **extra},
     )
     squeezed = graph.op("Squeeze", every, graph.constant([1], "direction"))
     sequence = graph.op("Transpose", squeezed, perm=[1, 0, 2])
-    if layer.return_sequences:
-        return sequence
+    if layer.return_sequences:  # the operator keeps frames in place; Keras gives them in the order of their computation
+        return turn_around(sequence, graph) if layer.go_backwards else sequence
     return graph.op("Gather", sequence, graph.constant(np.array(-1), "last"), axis=1)
 
 
+def turn_around(x: ir.Value, graph: Emitter) -> ir.Value:
+    """Give the frames in the opposite order; twice is not at all."""
+    node = x.producer()
+    if node is not None and node.op_type == "Slice" and array_of(node.inputs[-1]).tolist() == [-1]:
+        assert node.inputs[0] is not None
+        return node.inputs[0]
+    bounds = ([-1], [np.iinfo(np.int64).min], [1], [-1])
+    return graph.op("Slice", x, *(graph.constant(np.array(bound), "bound") for bound in bounds))
+
+
 def _check(layer: Any, inputs: Call) -> None:
-    if layer.go_backwards:
+    if layer.go_backwards and not layer.return_sequences:
         raise refuse(
             layer,
-            "it goes backwards, so that it needs the end of the sequence first",
-            "train it with go_backwards=False",
+            "it goes backwards, so that its last output is that of the first frame, which a stream has left behind",
+            "use return_sequences=True, and behind it the last frame or a pooling over time",
         )
     if len(inputs) > 1:
         raise refuse(layer, "it is given an initial state", "start from zeros: a stream begins with a reset")

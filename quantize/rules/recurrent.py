@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgernn.quantize.graph import array_of, attribute, plain_attributes
+from edgernn.quantize.rules.bidirectional import backward, block_frames, is_backward
 from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, values_of
 
 __all__: list[str] = []
@@ -17,7 +18,7 @@ INITIAL_STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}  # indices of initia
 STATE_NAMES = ("h", "c")
 
 
-@rule("LSTM", "GRU", "RNN", kind=Kind.CAUSAL)
+@rule("LSTM", "GRU", "RNN", kind=Kind.CAUSAL, block=block_frames)
 def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
     """Keep the operator, over the step's frames, and bind its initial and final states."""
     source = inputs[0]
@@ -25,11 +26,13 @@ def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
     assert source.timing is not None
     assert node.inputs[0] is not None
     _check(node)
+    places = INITIAL_STATES[node.op_type]
+    if is_backward(node):
+        return backward(node, inputs, [_initial(node, place) for place in places], step)
     source = step.align(source, node.inputs[0])
     timing = source.timing
     assert timing is not None
     hidden = int(attribute(node, "hidden_size", 0))
-    places = INITIAL_STATES[node.op_type]
     values = values_of(inputs) + [None] * (places[-1] + 1 - len(inputs))
     values[0] = source.value
     states = []
@@ -45,13 +48,6 @@ def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
 
 
 def _check(node: ir.Node) -> None:
-    direction = attribute(node, "direction", "forward")
-    if direction != "forward":
-        raise refusal(
-            node,
-            f"its direction is {direction}, so that it needs the end of the sequence first",
-            "train it forward only (go_backwards=False, no Bidirectional)",
-        )
     if attribute(node, "layout", 0) != 0:
         raise refusal(node, "its layout is batch-first (layout=1)", "export it with layout=0")
     if len(node.inputs) > 4 and node.inputs[4] is not None:

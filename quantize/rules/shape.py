@@ -107,7 +107,12 @@ def cut(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> S
     axes = _axes(ir.Node("", "", [node.inputs[0], node.inputs[3]]), _rank(node))
     if timing.axis not in axes:
         return _copy(node, inputs, step, timing.axis)
-    start, stop = int(starts[axes.index(timing.axis)]), int(stops[axes.index(timing.axis)])
+    place = axes.index(timing.axis)
+    start, stop = int(starts[place]), int(stops[place])
+    if len(node.inputs) > 4 and array_of(node.inputs[4])[place] < 0:
+        raise refusal(node, "it turns the sequence around", "a stream runs forward only: turn it around twice, or not")
+    if len(node.inputs) > 4 and array_of(node.inputs[4])[place] > 1:
+        raise refusal(node, "it takes every second frame or fewer", "pool with strides instead")
     if len(axes) > 1 or start < 0 or stop < np.iinfo(np.int32).max:
         raise refusal(node, f"it keeps frames [{start}:{stop}]", "only the first frames can be dropped from a stream")
     return [Stepped(value, replace(timing, delay=timing.delay + start, lag=timing.lag + start))]

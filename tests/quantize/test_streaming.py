@@ -326,8 +326,6 @@ def _own_activation(x: Any) -> Any:
 _own_activation.__name__ = "relu"
 
 REFUSED: dict[str, tuple[Build, str]] = {
-    "bidirectional": (lambda: chain(layers.Bidirectional(layers.LSTM(3), name="bad")), "the end of the sequence"),
-    "go_backwards": (lambda: chain(layers.LSTM(3, go_backwards=True, name="bad")), "backwards"),
     "conv_same": (lambda: chain(layers.Conv1D(3, 3, padding="same", name="bad")), "padding='same' looks ahead"),
     "depthwise_same": (lambda: chain(layers.DepthwiseConv1D(3, padding="same", name="bad")), "padding='same'"),
     "separable_same": (lambda: chain(layers.SeparableConv1D(3, 3, padding="same", name="bad")), "padding='same'"),
