@@ -18,7 +18,7 @@ from edgernn.spec import StreamSpec, TensorSpec
 __all__ = ["Reader", "Writer", "not_arrays", "reader", "writer", "wrong_number"]
 
 Writer = Callable[[NDArray[Any]], None]
-"""Puts frames `(frames_per_step, features)`, real values, into a tensor; raises `ShapeError` for another shape."""
+"""Puts the frames of a step, real values, shape `TensorSpec.step_shape`, into a tensor; raises `ShapeError`."""
 Reader = Callable[[], None]
 """Brings the real values of an output tensor into the array that was made with it."""
 
@@ -29,7 +29,7 @@ def writer(spec: TensorSpec, tensor: NDArray[Any]) -> Writer:
 
 
 def _casting(spec: TensorSpec, tensor: NDArray[Any]) -> Writer:
-    view, shape = tensor.reshape(spec.shape[1:]), spec.shape[1:]
+    view, shape = tensor.reshape(spec.step_shape), spec.step_shape
 
     def write(frames: NDArray[Any]) -> None:
         if frames.shape != shape:
@@ -46,7 +46,7 @@ def _quantizing(spec: TensorSpec, tensor: NDArray[Any]) -> Writer:
     scalar. Still it is 2 µs a step; a model that takes float32 and quantizes inside does it for a tenth of that.
     """
     assert spec.quant is not None
-    shape, limits = spec.shape[1:], np.iinfo(spec.dtype)
+    shape, limits = spec.step_shape, np.iinfo(spec.dtype)
     view = tensor.reshape(shape)
     levels = np.empty(shape, np.float32)
     scale, shift, low, high = (
@@ -105,8 +105,9 @@ def _dequantizing(spec: TensorSpec, tensor: NDArray[Any], real: NDArray[np.float
 
 def _wrong_shape(spec: TensorSpec, found: object) -> ShapeError:
     what = f"shape {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+    axes = "frames, features" if spec.shape[0] == 1 else "streams, frames, features"
     return ShapeError(
-        f"the input '{spec.name}' takes an array of shape {spec.shape[1:]} a step (frames, features), found {what}"
+        f"the input '{spec.name}' takes an array of shape {spec.step_shape} a step ({axes}), found {what}"
     )
 
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from edgernn.artifact import ModelFile
 from edgernn.devices.carry import overlap, plan_copies
 from edgernn.devices.ports import not_arrays, reader, writer, wrong_number
-from edgernn.devices.states import StateKeeper
+from edgernn.devices.states import StatefulRunner, StateKeeper
 from edgernn.errors import ArtifactError, MissingDependencyError, StepError, UsageError
 from edgernn.quiet import quiet_stderr
 from edgernn.spec import QuantParams, StateSpec, TensorSpec
-from edgernn.stream import Runner, State
+from edgernn.stream import Runner
 
 __all__ = ["LiteRTRunner", "open_litert", "open_tflite_runtime"]
 
@@ -65,7 +65,7 @@ def _reason(error: Exception) -> str:
     return "".join(letter for letter in line if letter.isprintable())[:200]
 
 
-class LiteRTRunner:
+class LiteRTRunner(StatefulRunner):
     """A step model in a TFLite interpreter, whose tensors are read and written in place."""
 
     def __init__(self, interpreter: Any, model: ModelFile, runtime: str) -> None:
@@ -73,7 +73,7 @@ class LiteRTRunner:
         self.runtime = runtime
         tensors = _tensors(interpreter, model)
         self._states = [tensors["input", state.input] for state in spec.states]
-        self._keeper = StateKeeper(spec.states)
+        self._keeper = StateKeeper(spec)
         self._copies = plan_copies([tensors["output", state.output] for state in spec.states], self._states)
         self._writers = [writer(tensor, tensors["input", tensor.name]) for tensor in spec.inputs]
         ports = []
@@ -105,18 +105,6 @@ class LiteRTRunner:
         if self._keeper.holding:
             self._keeper.hold(self._states)
         return self._outputs
-
-    def reset(self) -> None:
-        """Put every state back to its initial value."""
-        self._keeper.reset(self._states)
-
-    def snapshot(self) -> State:
-        """Return copies of all states, and of how far the warm-up is."""
-        return self._keeper.snapshot(self._states)
-
-    def restore(self, state: State) -> None:
-        """Go on from a snapshot; raise `ShapeError` if it is not one of this model."""
-        self._keeper.restore(self._states, state)
 
     def close(self) -> None:
         """Let go of the interpreter; its memory goes when the last view on it does."""

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from edgernn.artifact import ModelFile
 from edgernn.devices.ports import not_arrays, reader, writer, wrong_number
-from edgernn.devices.states import StateKeeper
+from edgernn.devices.states import StatefulRunner, StateKeeper
 from edgernn.errors import ArtifactError, EdgeRNNError, MissingDependencyError, StepError
 from edgernn.spec import StateSpec, TensorSpec
-from edgernn.stream import Runner, State
+from edgernn.stream import Runner
 
 __all__ = ["OnnxRunner", "open_onnxruntime"]
 
@@ -84,13 +84,13 @@ def _check(session: Any, model: ModelFile) -> None:
                 )
 
 
-class OnnxRunner:
+class OnnxRunner(StatefulRunner):
     """A step model in an ONNX Runtime session whose inputs and outputs are bound to lasting buffers."""
 
     def __init__(self, session: Any, model: ModelFile, runtime: str) -> None:
         self.spec = spec = model.spec
         self.runtime = runtime
-        self._keeper = StateKeeper(spec.states)
+        self._keeper = StateKeeper(spec)
         inputs = [np.zeros(tensor.shape, tensor.dtype) for tensor in spec.inputs]
         outputs = [np.zeros(tensor.shape, tensor.dtype) for tensor in spec.outputs]
         self._states, self._next_states = (
@@ -129,18 +129,6 @@ class OnnxRunner:
         if self._keeper.holding:
             self._keeper.hold(self._states)
         return self._outputs
-
-    def reset(self) -> None:
-        """Put every state back to its initial value."""
-        self._keeper.reset(self._states)
-
-    def snapshot(self) -> State:
-        """Return copies of all states, and of how far the warm-up is."""
-        return self._keeper.snapshot(self._states)
-
-    def restore(self, state: State) -> None:
-        """Go on from a snapshot; raise `ShapeError` if it is not one of this model."""
-        self._keeper.restore(self._states, state)
 
     def close(self) -> None:
         """Let go of the session."""

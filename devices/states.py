@@ -1,4 +1,7 @@
-"""What a runner does to its states between steps: reset, snapshot, restore, and hold during the warm-up."""
+"""What a runner does to its states between steps: reset, snapshot, restore, and hold during the warm-up.
+
+All of it for every stream of a batch, or for one.
+"""
 
 from __future__ import annotations
 
@@ -8,54 +11,110 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgernn.errors import ShapeError
-from edgernn.spec import StateSpec
+from edgernn.errors import ShapeError, UsageError
+from edgernn.spec import StateSpec, StreamSpec
 from edgernn.stream import State
 
-__all__ = ["StateKeeper"]
+__all__ = ["STEPS", "StateKeeper", "StatefulRunner"]
 
 STEPS = "(steps)"  # in a snapshot, beside the states; no layer has such a name
+Place = tuple[slice | int, ...]
 
 
 class StateKeeper:
     """Writes and reads states in arrays that a runner owns, one array a state, in the order of the specs."""
 
-    def __init__(self, specs: Sequence[StateSpec]) -> None:
-        self._specs = tuple(specs)
-        self._initial = [spec.initial_array() for spec in specs]
-        self._longest = max((spec.hold_steps for spec in specs), default=0)
-        self.holding = 0
-        """Steps still to come after which some state is put back to its initial value."""
+    def __init__(self, spec: StreamSpec) -> None:
+        self._specs = spec.states
+        self._batch = spec.batch
+        self._initial = [state.initial_array() for state in spec.states]
+        self._lanes = [[_lane(state, stream) for state in spec.states] for stream in range(spec.batch)]
+        self._longest = max((state.hold_steps for state in spec.states), default=0)
+        self._made = np.zeros(spec.batch, np.int64)  # steps since the reset of each stream, while it matters
+        self.holding = False
+        """Whether some state is to be put back to its initial value after the next step."""
 
-    def reset(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """Write the initial values."""
-        for array, initial in zip(arrays, self._initial, strict=True):
-            array[...] = initial
-        self.holding = self._longest
+    def reset(self, arrays: Sequence[NDArray[Any]], stream: int | None = None) -> None:
+        """Write the initial values, of one stream or of all."""
+        for lane in self._chosen(stream):
+            for array, initial, place in zip(arrays, self._initial, self._lanes[lane], strict=True):
+                array[place] = initial[place]
+            self._made[lane] = 0
+        self._note()
 
     def hold(self, arrays: Sequence[NDArray[Any]]) -> None:
         """Put back the states whose inputs were not valid yet in the step just made."""
-        steps_made = self._longest - self.holding
-        for spec, array, initial in zip(self._specs, arrays, self._initial, strict=True):
-            if steps_made < spec.hold_steps:
-                array[...] = initial
-        self.holding -= 1
+        for lane, made in enumerate(self._made):
+            for spec, array, initial, place in zip(self._specs, arrays, self._initial, self._lanes[lane], strict=True):
+                if made < spec.hold_steps:
+                    array[place] = initial[place]
+        np.minimum(self._made + 1, self._longest, out=self._made)
+        self._note()
 
-    def snapshot(self, arrays: Sequence[NDArray[Any]]) -> State:
+    def _note(self) -> None:
+        self.holding = bool(self._made.min() < self._longest)
+
+    def snapshot(self, arrays: Sequence[NDArray[Any]], stream: int | None = None) -> State:
         """Return copies of the states, and of how far the warm-up is."""
-        copies = {spec.name: array.copy() for spec, array in zip(self._specs, arrays, strict=True)}
-        return {**copies, STEPS: np.array(self._longest - self.holding)}
+        chosen = self._chosen(stream)
+        copies = {
+            spec.name: np.ascontiguousarray(array.take(chosen, spec.batch_axis))
+            for spec, array in zip(self._specs, arrays, strict=True)
+        }
+        return {**copies, STEPS: self._made[chosen]}
 
-    def restore(self, arrays: Sequence[NDArray[Any]], state: State) -> None:
+    def restore(self, arrays: Sequence[NDArray[Any]], state: State, stream: int | None = None) -> None:
         """Write a snapshot; raise `ShapeError`, with nothing written, if it is not one of this model."""
-        expected = {spec.name: (spec.shape, spec.dtype) for spec in self._specs}
-        found = {name: (array.shape, str(array.dtype)) for name, array in state.items() if name != STEPS}
-        if found != expected or STEPS not in state:
-            wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name)) or [STEPS]
-            raise ShapeError(
-                f"the snapshot is of another model: '{wrong[0]}' should be {expected.get(wrong[0])}, "
-                f"found {found.get(wrong[0])}"
-            )
+        chosen = self._chosen(stream)
+        self._check(state, len(chosen))
         for spec, array in zip(self._specs, arrays, strict=True):
-            array[...] = state[spec.name]
-        self.holding = self._longest - int(state[STEPS])
+            array[(slice(None),) * spec.batch_axis + (chosen,)] = state[spec.name]
+        self._made[chosen] = state[STEPS]
+        self._note()
+
+    def _check(self, state: State, streams: int) -> None:
+        expected = {spec.name: (_resized(spec, streams), spec.dtype) for spec in self._specs}
+        expected[STEPS] = ((streams,), "int64")
+        found = {name: (array.shape, str(array.dtype)) for name, array in state.items()}
+        if found != expected:
+            wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+            raise ShapeError(
+                f"the snapshot is of another model, or of another number of streams: '{wrong[0]}' should be "
+                f"{expected.get(wrong[0])}, found {found.get(wrong[0])}"
+            )
+
+    def _chosen(self, stream: int | None) -> list[int]:
+        """Return the indices of the streams that are meant."""
+        if stream is None:
+            return list(range(self._batch))
+        if not 0 <= stream < self._batch:
+            raise UsageError(f"a step serves the streams 0 to {self._batch - 1}; there is no stream {stream}")
+        return [stream]
+
+
+def _lane(spec: StateSpec, stream: int) -> Place:
+    return (slice(None),) * spec.batch_axis + (stream,)
+
+
+def _resized(spec: StateSpec, streams: int) -> tuple[int, ...]:
+    return (*spec.shape[: spec.batch_axis], streams, *spec.shape[spec.batch_axis + 1 :])
+
+
+class StatefulRunner:
+    """What runners have in common: states in arrays of their own, which a `StateKeeper` writes and reads."""
+
+    spec: StreamSpec
+    _keeper: StateKeeper
+    _states: list[NDArray[Any]]
+
+    def reset(self, stream: int | None = None) -> None:
+        """Put every state back to its initial value: of one stream, or of all."""
+        self._keeper.reset(self._states, stream)
+
+    def snapshot(self, stream: int | None = None) -> State:
+        """Return copies of all states, and of how far the warm-up is."""
+        return self._keeper.snapshot(self._states, stream)
+
+    def restore(self, state: State, stream: int | None = None) -> None:
+        """Go on from a snapshot; raise `ShapeError` if it is not one of this model."""
+        self._keeper.restore(self._states, state, stream)

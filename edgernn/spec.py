@@ -57,6 +57,16 @@ class TensorSpec:
     quant: QuantParams | None = None
 
     @property
+    def step_shape(self) -> tuple[int, ...]:
+        """Shape of what `Runner.step` takes for this input: the batch axis is left out where it is one."""
+        return self.shape[1:] if self.shape[0] == 1 else self.shape
+
+    @property
+    def real_dtype(self) -> str:
+        """Type of its values outside of the model: float32, but for whole numbers such as the indices of words."""
+        return self.dtype if self.quant is None and self.dtype in INTEGERS else "float32"
+
+    @property
     def nbytes(self) -> int:
         """Bytes of one such tensor."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize

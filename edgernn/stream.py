@@ -2,14 +2,15 @@
 
 Source -> FrontEnd -> Runner -> decoder -> Event -> Sink
 
-`FrameStream` is the model alone, frames in any cut to outputs; `Stream` is all from samples to events.
+`FrameStream` is the model alone, frames in any cut to outputs (`FrameBatch` for several streams in one step); `Stream`
+is all from samples to events.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,12 +20,12 @@ from numpy.typing import NDArray
 from edgernn.errors import ShapeError, UsageError
 from edgernn.events import Event
 from edgernn.frontend import FrontEnd
-from edgernn.spec import StreamSpec
+from edgernn.spec import StreamSpec, TensorSpec
 
-__all__ = ["Chunk", "Decoder", "FrameStream", "Runner", "Sink", "Source", "State", "Stream"]
+__all__ = ["Chunk", "Decoder", "FrameBatch", "FrameStream", "Runner", "Sink", "Source", "State", "Stream"]
 
 State = Mapping[str, NDArray[Any]]
-"""A snapshot: name of each state to a copy of its array."""
+"""A snapshot: name of each state to a copy of its array, for one stream or all of a batch."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,27 @@ class Runner(Protocol):
     def step(self, *frames: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """Take one step.
 
-        `frames` has an array for each input, shape `(frames_per_step, features)`, float32 real values (an int8
-        model is quantized to and from inside). Returns an array for each output, shape `(1, frames, features)`
-        or `(1, features)`: views that the next step overwrites; copy what must last. Raises `ShapeError` for a
-        wrong shape or number of arrays.
+        `frames` has an array for each input, shape `(frames_per_step, features...)`, with an axis for the streams
+        before that if the model takes more than one; float32 real values (an int8 model is quantized to and from
+        inside). Returns an array for each output, shape `(batch, frames, features...)` or `(batch, features...)`:
+        views that the next step overwrites; copy what must last. Raises `ShapeError` for a wrong shape or number of
+        arrays.
         """
 
-    def reset(self) -> None:
-        """Put every state back to its initial value."""
+    def reset(self, stream: int | None = None) -> None:
+        """Put every state back to its initial value: of all streams, or of one, and not a bit of the others changes.
 
-    def snapshot(self) -> State:
-        """Return copies of all states (and how far the warm-up is), to be given to `restore`."""
+        Raises `UsageError` for a stream that the step does not serve.
+        """
 
-    def restore(self, state: State) -> None:
+    def snapshot(self, stream: int | None = None) -> State:
+        """Return copies of all states (and how far the warm-up is), to be given to `restore`; of all streams or one."""
+
+    def restore(self, state: State, stream: int | None = None) -> None:
         """Go on from a snapshot, of this runner or another one of the same model file.
 
-        Raises `ShapeError` if it is a snapshot of another model.
+        That of one stream fits any stream. Raises `ShapeError` if it is a snapshot of another model, or of another
+        number of streams.
         """
 
     def close(self) -> None:
@@ -104,70 +110,155 @@ class Sink(Protocol):
 
 
 class FrameStream:
-    """A runner whose frames may come in any cut, and whose outputs line up with the source model's.
+    """A runner of one stream whose frames may come in any cut, and whose outputs line up with the source model's.
 
     It waits until a step's frames are there, and drops what comes out during the warm-up: the outputs of all calls
     since a reset, put together, begin as those of the source model for the whole sequence.
     """
 
     def __init__(self, runner: Runner) -> None:
+        if runner.spec.batch != 1:
+            raise UsageError(f"the model takes {runner.spec.batch} streams at once: open it with FrameBatch")
+        self._batch = FrameBatch(runner)
         self.runner = runner
-        self.steps = 0
+
+    @property
+    def steps(self) -> int:
         """Steps made since the last reset."""
-        self._waiting = [np.zeros((0, tensor.shape[2]), np.float32) for tensor in runner.spec.inputs]
-        self.reset()
+        return self._batch.steps
 
     def reset(self) -> None:
         """Forget everything; the next frame begins a new stream."""
-        self.runner.reset()
-        self.steps = 0
-        self._waiting = [waiting[:0] for waiting in self._waiting]
-        self._to_drop = list(self.runner.spec.output_delays)
+        self._batch.reset()
 
-    def push(self, *frames: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float32], ...]:
-        """Take frames `(n, features)` for each input, any `n`; return what each output has for them.
+    def push(self, *frames: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
+        """Take frames `(n, features...)` for each input, any `n`; return what each output has for them.
 
-        Returns new arrays: `(m, features)` with a row for each frame of a "frames" output, and for each step of a
+        Returns new arrays: `(m, features...)` with a row for each frame of a "frames" output, and for each step of a
         "prefix" output. Raises `ShapeError`, with nothing taken, for a wrong shape, dtype or number, and for NaN.
         """
-        self._check(frames)
-        joined = [
-            np.concatenate([old, new.astype(np.float32, copy=False)])
+        return self._batch.push([frames])[0]
+
+
+class FrameBatch:
+    """A runner of several streams, such as four microphones: each may bring its frames in any cut, at its own pace.
+
+    A step is made when every stream has the frames for it, so that one that pauses makes all wait: feed zeros for a
+    source that is gone, and reset its stream when it is back. Outputs line up as in `FrameStream`, stream by stream.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.steps = 0
+        """Steps made since all streams were reset together."""
+        self._lanes = [_Lane(runner.spec) for _ in range(runner.spec.batch)]
+        self.reset()
+
+    @property
+    def waiting(self) -> list[int]:
+        """Frames of each stream that wait for a step."""
+        return [lane.frames for lane in self._lanes]
+
+    def reset(self, stream: int | None = None) -> None:
+        """Forget one stream, or all; its next frame begins a new one. The others go on as if nothing had happened."""
+        self.runner.reset(stream)
+        for lane in self._lanes if stream is None else [self._lanes[stream]]:
+            lane.reset()
+        self.steps = 0 if stream is None else self.steps
+
+    def push(self, streams: Sequence[Sequence[NDArray[Any]]]) -> list[tuple[NDArray[np.float32], ...]]:
+        """Take frames for each stream: for each input of the model an array `(n, features...)`, any `n`, also none.
+
+        Returns for each stream what each output has for it, as `FrameStream.push` does. Raises `ShapeError`, with
+        nothing taken, for a wrong shape, dtype or number, and for NaN.
+        """
+        if len(streams) != len(self._lanes):
+            raise ShapeError(f"the model takes {len(self._lanes)} streams at once, found {len(streams)}")
+        for lane, frames in zip(self._lanes, streams, strict=True):
+            lane.check(frames)
+        for lane, frames in zip(self._lanes, streams, strict=True):
+            lane.add(frames)
+        steps = min(self.waiting) // self.runner.spec.frames_per_step
+        for number in range(steps):
+            self._step(number)
+        for lane in self._lanes:
+            lane.drop(steps)
+        self.steps += steps
+        return [lane.rows() for lane in self._lanes]
+
+    def _step(self, number: int) -> None:
+        taken = [lane.frames_of(number) for lane in self._lanes]
+        outputs = self.runner.step(*(taken[0] if len(taken) == 1 else map(np.stack, zip(*taken, strict=True))))
+        for index, lane in enumerate(self._lanes):
+            lane.collect([output[index] for output in outputs])
+
+
+class _Lane:
+    """One stream of a runner: the frames that wait for a step, the rows that came out, what is left of its warm-up."""
+
+    def __init__(self, spec: StreamSpec) -> None:
+        self._spec = spec
+        self.reset()
+
+    def reset(self) -> None:
+        self._waiting = [np.zeros((0, *tensor.shape[2:]), tensor.real_dtype) for tensor in self._spec.inputs]
+        self._rows: list[list[NDArray[np.float32]]] = [[] for _ in self._spec.outputs]
+        self._to_drop = list(self._spec.output_delays)
+
+    @property
+    def frames(self) -> int:
+        return len(self._waiting[0])
+
+    def add(self, frames: Sequence[NDArray[Any]]) -> None:
+        self._waiting = [
+            np.concatenate([old, new.astype(old.dtype, copy=False)])
             for old, new in zip(self._waiting, frames, strict=True)
         ]
-        size = self.runner.spec.frames_per_step
-        steps = len(joined[0]) // size
-        outputs: list[list[NDArray[np.float32]]] = [[] for _ in self.runner.spec.outputs]
-        for start in range(0, steps * size, size):
-            step_outputs = self.runner.step(*(array[start : start + size] for array in joined))
-            for rows, output in zip(outputs, step_outputs, strict=True):
-                rows.append(output.reshape(-1, output.shape[-1]).copy())
-        self.steps += steps
-        self._waiting = [array[steps * size :] for array in joined]
-        return tuple(self._without_warmup(index, rows) for index, rows in enumerate(outputs))
+
+    def frames_of(self, step: int) -> list[NDArray[Any]]:
+        size = self._spec.frames_per_step
+        return [array[step * size : (step + 1) * size] for array in self._waiting]
+
+    def drop(self, steps: int) -> None:
+        self._waiting = [array[steps * self._spec.frames_per_step :] for array in self._waiting]
+
+    def collect(self, outputs: Sequence[NDArray[np.float32]]) -> None:
+        for rows, output, kind in zip(self._rows, outputs, self._spec.output_kinds, strict=True):
+            rows.append((output if kind == "frames" else output[None]).copy())
+
+    def rows(self) -> tuple[NDArray[np.float32], ...]:
+        """Return the rows that came out since the last call, without those of the warm-up."""
+        rows, self._rows = self._rows, [[] for _ in self._rows]
+        return tuple(self._without_warmup(index, parts) for index, parts in enumerate(rows))
 
     def _without_warmup(self, index: int, rows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         if not rows:
-            return np.zeros((0, self.runner.spec.outputs[index].shape[-1]), np.float32)
+            shape = self._spec.outputs[index].shape[1 + (self._spec.output_kinds[index] == "frames") :]
+            return np.zeros((0, *shape), np.float32)
         joined = np.concatenate(rows)
         dropped = min(len(joined), self._to_drop[index])
         self._to_drop[index] -= dropped
         return joined[dropped:]
 
-    def _check(self, frames: tuple[NDArray[np.floating[Any]], ...]) -> None:
-        inputs = self.runner.spec.inputs
+    def check(self, frames: Sequence[NDArray[Any]]) -> None:
+        inputs = self._spec.inputs
         if len(frames) != len(inputs):
             raise ShapeError(f"the model has {len(inputs)} inputs, found {len(frames)} arrays")
         for tensor, array in zip(inputs, frames, strict=True):
-            features = tensor.shape[2]
-            if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] != features:
-                what = f"shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-                raise ShapeError(f"the input '{tensor.name}' takes frames of shape (n, {features}), found {what}")
-            if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-                found = "NaN or infinity" if array.dtype.kind == "f" else f"dtype {array.dtype}"
-                raise ShapeError(f"the input '{tensor.name}' takes finite numbers, found {found}")
+            _check_frames(tensor, array)
             if len(array) != len(frames[0]):
                 raise ShapeError(f"the inputs have {len(frames[0])} and {len(array)} frames, not equally many")
+
+
+def _check_frames(tensor: TensorSpec, array: NDArray[Any]) -> None:
+    if not isinstance(array, np.ndarray) or array.ndim < 1 or array.shape[1:] != tensor.shape[2:]:
+        what = f"shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        shape = ", ".join(["n", *map(str, tensor.shape[2:])])
+        raise ShapeError(f"the input '{tensor.name}' takes frames of shape ({shape}), found {what}")
+    whole = tensor.real_dtype != "float32"
+    if array.dtype.kind not in ("iu" if whole else "fiu") or not np.isfinite(array).all():
+        found = "NaN or infinity" if array.dtype.kind == "f" and not whole else f"dtype {array.dtype}"
+        raise ShapeError(f"the input '{tensor.name}' takes {'whole' if whole else 'finite'} numbers, found {found}")
 
 
 class Stream:
@@ -182,6 +273,11 @@ class Stream:
 
     def __init__(self, front_end: FrontEnd, runner: Runner, decoder: Decoder) -> None:
         spec = runner.spec
+        if spec.batch != 1:
+            raise UsageError(
+                f"the model takes {spec.batch} streams at once, and this is one: convert it with --batch 1, or give "
+                "its frames to edgernn.stream.FrameBatch"
+            )
         bands = front_end.params.bands
         if len(spec.inputs) != 1 or spec.inputs[0].shape[2] != bands:
             found = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in spec.inputs)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgernn.errors import EdgeRNNError, ShapeError, StepError
+from edgernn.errors import EdgeRNNError, ShapeError, StepError, UsageError
 from edgernn.events import Event, Keyword
 from edgernn.spec import StateSpec, StreamSpec, TensorSpec
-from edgernn.stream import Chunk, FrameStream, Runner, Sink, Source, State
+from edgernn.stream import Chunk, FrameBatch, Runner, Sink, Source, State
 
 __all__ = ["ArraySource", "FakeRunner", "ListSink", "check_runner", "check_sink", "check_source"]
 
@@ -32,42 +32,51 @@ class FakeRunner:
 
     runtime = "fake 1.0"
 
-    def __init__(self, features: int, frames_per_step: int = 1) -> None:
+    def __init__(self, features: int, frames_per_step: int = 1, batch: int = 1) -> None:
         self.spec = StreamSpec(
-            inputs=(TensorSpec("x", (1, frames_per_step, features)),),
-            outputs=(TensorSpec("y", (1, frames_per_step, features)),),
-            states=(StateSpec("sum", "sum_in", "sum_out", (1, features)),),
+            inputs=(TensorSpec("x", (batch, frames_per_step, features)),),
+            outputs=(TensorSpec("y", (batch, frames_per_step, features)),),
+            states=(StateSpec("sum", "sum_in", "sum_out", (batch, features)),),
             frames_per_step=frames_per_step,
+            batch=batch,
             output_delays=(0,),
             output_kinds=("frames",),
         )
         self.closed = False
-        self._sum = np.zeros((1, features), np.float32)
+        self._sum = np.zeros((batch, features), np.float32)
 
     def step(self, *frames: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """Add the frames up."""
         if self.closed:
             raise StepError("the runner is closed")
-        shape = self.spec.inputs[0].shape[1:]
-        if len(frames) != 1 or not isinstance(frames[0], np.ndarray) or frames[0].shape != shape:
-            raise ShapeError(f"expected one array of shape {shape}")
-        sums = self._sum + np.cumsum(frames[0], axis=0, dtype=np.float32)
-        self._sum = sums[-1:]
-        return (sums[None],)
+        tensor = self.spec.inputs[0]
+        if len(frames) != 1 or not isinstance(frames[0], np.ndarray) or frames[0].shape != tensor.step_shape:
+            raise ShapeError(f"expected one array of shape {tensor.step_shape}")
+        sums = self._sum[:, None] + np.cumsum(frames[0].reshape(tensor.shape), axis=1, dtype=np.float32)
+        self._sum = sums[:, -1]
+        return (sums,)
 
-    def reset(self) -> None:
+    def reset(self, stream: int | None = None) -> None:
         """Begin at zero."""
-        self._sum = np.zeros_like(self._sum)
+        self._sum = self._sum.copy()
+        self._sum[self._chosen(stream)] = 0
 
-    def snapshot(self) -> State:
+    def snapshot(self, stream: int | None = None) -> State:
         """Return the sum."""
-        return {"sum": self._sum.copy()}
+        return {"sum": self._sum[self._chosen(stream)].copy()}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: State, stream: int | None = None) -> None:
         """Go on from a sum."""
-        if set(state) != {"sum"} or state["sum"].shape != self._sum.shape:
+        chosen = self._chosen(stream)
+        if set(state) != {"sum"} or state["sum"].shape != self._sum[chosen].shape:
             raise ShapeError("the snapshot is of another model")
-        self._sum = state["sum"].copy()
+        self._sum = self._sum.copy()
+        self._sum[chosen] = state["sum"]
+
+    def _chosen(self, stream: int | None) -> slice:
+        if stream is not None and not 0 <= stream < len(self._sum):
+            raise UsageError(f"there is no stream {stream}")
+        return slice(None) if stream is None else slice(stream, stream + 1)
 
     def close(self) -> None:
         """Refuse further steps."""
@@ -123,7 +132,11 @@ class ListSink:
 
 
 def check_runner(open_runner: Callable[[], Runner], steps: int = 40, seed: int = 0) -> None:
-    """Check a runner: shapes, reset, snapshot and restore, chunking, refusals, and closing."""
+    """Check a runner: shapes, reset, snapshot and restore, chunking, refusals, and closing.
+
+    Where a step serves several streams: that each has a reset, a snapshot and a restore of its own, and that not a bit
+    of the others changes with it.
+    """
     runner = open_runner()
     frames = _frames(runner.spec, steps, seed)
     first = _run(runner, frames)
@@ -133,6 +146,7 @@ def check_runner(open_runner: Callable[[], Runner], steps: int = 40, seed: int =
     runner.reset()
     _assert_same(first, _run(runner, frames), "after a reset, the outputs differ")
     _check_snapshots(runner, open_runner(), frames)
+    _check_streams(runner, frames)
     _check_chunking(runner, frames, seed)
     _check_refusals(runner, frames[0])
     _check_closing(runner, frames[0])
@@ -140,7 +154,7 @@ def check_runner(open_runner: Callable[[], Runner], steps: int = 40, seed: int =
 
 def _frames(spec: StreamSpec, steps: int, seed: int) -> list[tuple[NDArray[np.float32], ...]]:
     rng = np.random.default_rng(seed)
-    shapes = [tensor.shape[1:] for tensor in spec.inputs]
+    shapes = [tensor.step_shape for tensor in spec.inputs]
     return [tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes) for _ in range(steps)]
 
 
@@ -168,16 +182,79 @@ def _check_snapshots(runner: Runner, other: Runner, frames: list[tuple[NDArray[n
     other.close()
 
 
+def _check_streams(runner: Runner, frames: list[tuple[NDArray[np.float32], ...]]) -> None:
+    batch, half, quarter = runner.spec.batch, len(frames) // 2, len(frames) // 4
+    runner.reset()
+    whole = _run(runner, frames)
+    for stream in range(batch):
+        others = [other for other in range(batch) if other != stream]
+        runner.reset()
+        _run(runner, frames[:quarter])
+        earlier = runner.snapshot(stream)
+        _run(runner, frames[quarter:half])
+        runner.reset(stream)
+        beginning = _run(runner, _moved(frames, half, stream, batch))
+        complaint = f"after a reset of stream {stream} alone"
+        _assert_same(_lane(whole[: len(frames) - half], stream), _lane(beginning, stream), f"{complaint}, it differs")
+        _assert_same(_lane(whole[half:], *others), _lane(beginning, *others), f"{complaint}, the others differ")
+        target = (stream + 1) % batch
+        others = [other for other in range(batch) if other != target]
+        runner.reset()
+        _run(runner, frames[:half])
+        runner.restore(earlier, target)
+        resumed = _run(runner, _moved(frames, half, target, batch, quarter, stream))
+        complaint = f"with a snapshot of stream {stream} restored to {target}"
+        expected = _lane(whole[quarter : quarter + len(resumed)], stream)
+        _assert_same(expected, _lane(resumed, target), f"{complaint}, it differs")
+        _assert_same(_lane(whole[half:], *others), _lane(resumed, *others), f"{complaint}, the others differ")
+    for wrong in (-1, batch):
+        _assert_refused(partial(runner.reset, wrong), f"there is a stream {wrong} of {batch}", UsageError)
+
+
+def _moved(
+    frames: list[tuple[NDArray[np.float32], ...]], start: int, stream: int, batch: int, begin: int = 0, origin: int = -1
+) -> list[tuple[NDArray[np.float32], ...]]:
+    """Return the steps from `start` on; but `stream` is given what `origin` (itself) was given from `begin` on."""
+    origin = stream if origin < 0 else origin
+    steps = []
+    for arrays, others in zip(frames[start:], frames[begin:], strict=False):
+        changed = [array.copy() for array in arrays]
+        for array, other in zip(changed, others, strict=True):
+            if batch == 1:
+                array[...] = other
+            else:
+                array[stream] = other[origin]
+        steps.append(tuple(changed))
+    return steps
+
+
+def _lane(steps: list[list[NDArray[np.float32]]], *streams: int) -> list[list[NDArray[np.float32]]]:
+    return [[output[list(streams)] for output in outputs] for outputs in steps]
+
+
 def _check_chunking(runner: Runner, frames: list[tuple[NDArray[np.float32], ...]], seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    inputs = [np.concatenate(arrays) for arrays in zip(*frames, strict=True)]
-    stream = FrameStream(runner)
-    whole = stream.push(*inputs)
-    stream.reset()
-    cuts = np.sort(rng.integers(0, len(inputs[0]), 9))
-    parts = [stream.push(*pieces) for pieces in zip(*(np.split(array, cuts) for array in inputs), strict=True)]
-    joined = [np.concatenate(rows) for rows in zip(*parts, strict=True)]
-    _assert_same([whole], [joined], "cut into chunks, the frames give other outputs")
+    """Give every stream of the batch its frames in other pieces."""
+    rng, spec = np.random.default_rng(seed), runner.spec
+    streams = [
+        [
+            np.concatenate([array if spec.batch == 1 else array[stream] for array in arrays])
+            for arrays in zip(*frames, strict=True)
+        ]
+        for stream in range(spec.batch)
+    ]
+    batch = FrameBatch(runner)
+    whole = batch.push(streams)
+    batch.reset()
+    pieces = []
+    for inputs in streams:
+        cuts = np.sort(rng.integers(0, len(inputs[0]), 9))
+        pieces.append(list(zip(*(np.split(array, cuts) for array in inputs), strict=True)))
+    pushed = [batch.push(parts) for parts in zip(*pieces, strict=True)]
+    joined = [
+        [np.concatenate([rows[stream][output] for rows in pushed]) for output in range(len(spec.outputs))]
+        for stream in range(spec.batch)
+    ]
+    _assert_same(whole, joined, "cut into chunks, the frames give other outputs")
 
 
 def _check_refusals(runner: Runner, frame: tuple[NDArray[np.float32], ...]) -> None:

@@ -12,7 +12,8 @@ from edgernn.decode.keyword import KeywordDecoder, KeywordSpec
 from edgernn.errors import ShapeError, UsageError
 from edgernn.events import Event
 from edgernn.frontend import FrontEnd, LogMel
-from edgernn.stream import FrameStream, Stream
+from edgernn.spec import TensorSpec
+from edgernn.stream import FrameBatch, FrameStream, Stream
 from edgernn.testing import ArraySource, FakeRunner, ListSink, check_runner, check_sink, check_source
 
 PARAMS = LogMel(rate_hz=1000, window_samples=20, hop_samples=10, fft_size=32, bands=2, low_hz=10, high_hz=490)
@@ -38,11 +39,46 @@ def test_frames_in_any_cut_give_the_whole_sequence(sizes: list[int], per_step: i
 
 
 def test_output_for_each_step_drops_steps() -> None:
-    runner = FakeRunner(features=2)
-    runner.spec = dataclasses.replace(runner.spec, output_delays=(2,), output_kinds=("prefix",))
+    class SumSoFar(FakeRunner):
+        def step(self, *frames: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+            return (super().step(*frames)[0][:, -1],)
+
+    runner, output = SumSoFar(features=2), TensorSpec("y", (1, 2))
+    runner.spec = dataclasses.replace(runner.spec, outputs=(output,), output_delays=(2,), output_kinds=("prefix",))
     stream = FrameStream(runner)
     assert stream.push(np.ones((2, 2), np.float32))[0].shape == (0, 2)
     np.testing.assert_array_equal(stream.push(np.ones((1, 2), np.float32))[0], [[3, 3]])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=9), st.integers(0, 9))
+def test_streams_of_a_batch_come_at_their_own_pace(pieces: list[tuple[int, int]], restart: int) -> None:
+    """Each stream's rows are the running sums of its own frames, from its own reset on."""
+    batch = FrameBatch(FakeRunner(features=2, frames_per_step=3, batch=2))
+    rng, given_, got = np.random.default_rng(0), [[], []], [[], []]  # type: ignore[var-annotated]
+    for number, counts in enumerate(pieces):
+        if number == restart:
+            batch.reset(1)
+            given_[1], got[1] = [], []
+        frames = [rng.integers(-9, 9, (count, 2)).astype(np.float32) for count in counts]
+        for stream, (rows,) in enumerate(batch.push([[array] for array in frames])):
+            given_[stream].append(frames[stream])
+            got[stream].append(rows)
+    for stream in range(2):
+        sums = np.cumsum(np.concatenate([*given_[stream], np.zeros((0, 2))]), axis=0)
+        rows = np.concatenate([*got[stream], np.zeros((0, 2))])
+        np.testing.assert_array_equal(rows, sums[: len(rows)])
+        assert len(rows) + batch.waiting[stream] == len(sums)
+    assert min(batch.waiting) < 3
+
+
+def test_a_batch_is_not_one_stream() -> None:
+    with pytest.raises(UsageError, match="2 streams at once: open it with FrameBatch"):
+        FrameStream(FakeRunner(features=2, batch=2))
+    with pytest.raises(ShapeError, match="2 streams at once, found 1"):
+        FrameBatch(FakeRunner(features=2, batch=2)).push([[np.zeros((1, 2))]])
+    with pytest.raises(UsageError, match="2 streams at once, and this is one"):
+        Stream(FrontEnd(PARAMS), FakeRunner(2, batch=2), KeywordDecoder(KeywordSpec(), ("a", "b"), 0.01))
 
 
 def test_no_frames_give_no_outputs() -> None:
@@ -73,8 +109,8 @@ def test_frames_that_do_not_fit_are_named_and_not_taken(frames: NDArray[np.float
 class CountingRunner(FakeRunner):
     """Says word 0 at every tenth step, word 1 otherwise; counts from the last reset."""
 
-    def reset(self) -> None:
-        super().reset()
+    def reset(self, stream: int | None = None) -> None:
+        super().reset(stream)
         self.count = 0
 
     def step(self, *frames: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
@@ -138,13 +174,14 @@ def test_front_end_that_does_not_fit_the_model_is_refused() -> None:
 
 def test_fakes_pass_their_own_checks() -> None:
     check_runner(lambda: FakeRunner(features=3, frames_per_step=2))
+    check_runner(lambda: FakeRunner(features=3, frames_per_step=2, batch=3))
     check_source(lambda: ArraySource(np.zeros(999, np.float32)))
     check_sink(ListSink)
 
 
 def test_checks_notice_what_is_broken() -> None:
     class Forgetful(FakeRunner):
-        def reset(self) -> None:
+        def reset(self, stream: int | None = None) -> None:
             pass
 
     class Lenient(FakeRunner):
@@ -153,6 +190,11 @@ def test_checks_notice_what_is_broken() -> None:
                 return super().step(*frames)
             return super().step(np.resize(frames[0] if frames else 0, (1, 2)).astype(np.float32))
 
-    for broken, words in ((Forgetful, "after a reset"), (Lenient, "wrong shape")):
+    class Careless(FakeRunner):
+        def reset(self, stream: int | None = None) -> None:
+            super().reset()
+
+    for broken, words in ((Forgetful, "after a reset"), (Lenient, "wrong shape"), (Careless, "the others differ")):
+        batch = 2 if broken is Careless else 1
         with pytest.raises(AssertionError, match=words):
-            check_runner(lambda broken=broken: broken(features=2))  # type: ignore[misc]
+            check_runner(lambda broken=broken, batch=batch: broken(features=2, batch=batch))  # type: ignore[misc]
