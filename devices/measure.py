@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from edgernn import __version__
 from edgernn.artifact import Artifact
-from edgernn.devices.machine import describe_machine, resident_bytes
 from edgernn.devices.pipeline import front_end_of
 from edgernn.devices.runner import RUNTIMES, open_model, runtime_for
 from edgernn.frontend import FrontEnd, LogMel
+from edgernn.machine import describe_machine, resident_bytes
 from edgernn.profile import Profile, Timing
 from edgernn.stream import Runner
 

@@ -18,6 +18,7 @@ from edgernn.artifact import ModelFile
 from edgernn.devices.ports import not_arrays, reader, writer, wrong_number
 from edgernn.devices.states import StatefulRunner, StateKeeper
 from edgernn.errors import ArtifactError, EdgeRNNError, MissingDependencyError, StepError
+from edgernn.machine import int8_overflows
 from edgernn.spec import StateSpec, TensorSpec
 from edgernn.stream import Runner
 
@@ -60,6 +61,7 @@ def _options(onnxruntime: Any, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # errors; what it warns about a user cannot change
+    options.add_session_config_entry("session.x64quantprecision", str(int(int8_overflows())))
     # Spinning threads would eat the core that the next chunk of sound needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     from edgernn.quantize.source import load_source
 
     wanted = Options(
-        formats=tuple(dict.fromkeys(options.to.split(","))),
+        formats=tuple(dict.fromkeys(options.to.split(","))) if options.to else scheme.formats,
         scheme=scheme,
         tolerance=tolerance,
         bounds=bounds,
@@ -60,7 +60,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a .keras file, or the folder of a training run")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="ARTIFACT", help="folder to write")
     parser.add_argument(
-        "--to", default="tflite,onnx", metavar="FORMATS", help="tflite or onnx or tflite,onnx (default: both)"
+        "--to", metavar="FORMATS", help="tflite or onnx or tflite,onnx (default: those that the quantization has)"
     )
     parser.add_argument(
         "--quantize", default="dynamic-int8", metavar="SCHEME", help=f"{', '.join(SCHEMES)} (default: dynamic-int8)"

@@ -80,6 +80,12 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
     unknown = [kind for kind in options.formats if kind not in FORMATS]
     if unknown or not options.formats:
         raise UsageError(f"there is no format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
+    missing = [kind for kind in options.formats if kind not in options.scheme.formats]
+    if missing:
+        raise UsageError(
+            f"there is no {options.scheme.name} in {', '.join(missing)} files; choose --to "
+            f"{','.join(options.scheme.formats)}, or another --quantize"
+        )
     check_target(output)
     say("reading the layers")
     step = stream(source.graph(), options.frames_per_step, options.batch, options.bounds)

@@ -65,12 +65,14 @@ class Builder:
         self.graph.inputs.append(value)
         return value
 
-    def constant(self, array: NDArray[Any] | Sequence[int] | float, name: str = "constant") -> ir.Value:
-        """Add an initializer; floats become float32, Python integers int64. Equal small ones are shared."""
+    def constant(
+        self, array: NDArray[Any] | Sequence[int] | float, name: str = "constant", shared: bool = True
+    ) -> ir.Value:
+        """Add an initializer; floats become float32, Python integers int64. Equal small ones may be shared."""
         data = np.asarray(array)
         if data.dtype == np.float64:
             data = data.astype(np.float32)
-        key = (data.shape, data.dtype.str, data.tobytes()) if data.size <= 64 else None
+        key = (data.shape, data.dtype.str, data.tobytes()) if shared and data.size <= 64 else None
         if key in self._constants:
             return self._constants[key]
         full = self.unique(f"{self.scope}/{name}" if self.scope else name)
@@ -153,7 +155,7 @@ def rebuild(
     for value in model.graph.inputs:
         mapped[value] = builder.input(_name(value), _dims(value), value.dtype or ir.DataType.FLOAT)
     for value in model.graph.initializers.values():
-        mapped[value] = builder.constant(array_of(value), _name(value))
+        mapped[value] = builder.constant(array_of(value), _name(value), shared=False)
     for node in model.graph:
         inputs = [None if value is None else mapped[value] for value in node.inputs]
         builder.scope = scope_of(node)

@@ -13,11 +13,12 @@ import onnx_ir as ir
 from edgernn.quantize.calibrate import Ranges
 from edgernn.quantize.cells import IN_FLOAT
 from edgernn.quantize.graph import scope_of
+from edgernn.quantize.products import matrix_of
 from edgernn.quantize.rules.pooling import STATISTICS
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import QuantParams
 
-__all__ = ["FIXED", "choose", "everything", "products_and_states", "state_values"]
+__all__ = ["FIXED", "choose", "everything", "product_inputs", "state_values"]
 
 FIXED = {"Sigmoid": QuantParams(1 / 256, -128), "Softmax": QuantParams(1 / 256, -128), "Tanh": QuantParams(1 / 128, 0)}
 """What TFLite's int8 kernels of these operators give (tensorflow.org/lite/performance/quantization_spec)."""
@@ -41,17 +42,10 @@ def everything(step: StepGraph) -> set[ir.Value]:
     return {value for value in chosen if _is_float(value) and not _is_fused(value)}
 
 
-def products_and_states(step: StepGraph) -> set[ir.Value]:
-    """Choose what ONNX Runtime gains from: the inputs of products, and the states these read."""
-    chosen = {
-        node.inputs[0]
-        for node in step.model.graph
-        if node.op_type == "MatMul" and node.inputs[1] is not None and node.inputs[1].is_initializer()
-    }
-    for entering, leaving in state_values(step):
-        if not any(_in_float(use) for use in entering.consumers()):
-            chosen.update((entering, leaving))
-    return {value for value in chosen if value is not None and _is_float(value)}
+def product_inputs(step: StepGraph) -> set[ir.Value]:
+    """Choose what products with constant matrices read, and nothing else."""
+    read = {node.inputs[0] for node in step.model.graph if matrix_of(node) is not None}
+    return {value for value in read if value is not None and _is_float(value)}
 
 
 def choose(step: StepGraph, ranges: Ranges, values: Iterable[ir.Value]) -> dict[ir.Value, QuantParams]:

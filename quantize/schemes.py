@@ -30,15 +30,18 @@ class Scheme:
     tolerance: Tolerance
     calibrated: bool = False
     """Whether it needs example data to fix the ranges."""
+    formats: tuple[str, ...] = ("tflite", "onnx")
+    """Files that may be written in it."""
 
 
 # float32: kernels may sum in another order, so the last digits differ. The others bound what a sound conversion loses
-# (measured: float16 60 dB and more, dynamic-int8 35 and more, int8 16 and more); a broken one is at 0 dB.
+# (measured: float16 60 dB and more, dynamic-int8 35, int8 16, int4 14 and more); a broken one is at 0 dB.
 SCHEMES = {
     scheme.name: scheme
     for scheme in (
         Scheme("float32", "as trained", Tolerance(1e-4, 80.0)),
         Scheme("float16", "weights in 16 bits, computed in float32", Tolerance(0.1, 40.0)),
+        Scheme("weights-int8", "weights in 8 bits, computed in float32", Tolerance(0.5, 25.0), formats=("onnx",)),
         Scheme("dynamic-int8", "weights in 8 bits, activations quantized as they come", Tolerance(1.0, 20.0)),
         Scheme(
             "int8",
@@ -46,6 +49,7 @@ SCHEMES = {
             Tolerance(2.0, 10.0, max_accuracy_loss=0.01),
             calibrated=True,
         ),
+        Scheme("int4", "weights in 4 bits, a scale for each 16 or 32", Tolerance(3.0, 8.0, 0.02), formats=("onnx",)),
     )
 }
 

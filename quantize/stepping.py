@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgernn.machine import int8_overflows
 from edgernn.quiet import quiet_stderr
 from edgernn.spec import StreamSpec, TensorSpec
 
@@ -104,6 +105,7 @@ def _session(content: bytes) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", str(int(int8_overflows())))
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

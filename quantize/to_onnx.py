@@ -2,80 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 
 import onnx
 import onnx_ir as ir
 
 from edgernn.quantize.calibrate import Ranges
-from edgernn.quantize.integers import half_weights, integer_products, quantize_values
-from edgernn.quantize.ranges import choose, products_and_states, state_values
+from edgernn.quantize.cells import decompose_cells
+from edgernn.quantize.onnx_integers import integer_lstm, integer_products
+from edgernn.quantize.onnx_weights import byte_weights, half_weights, nibble_products
+from edgernn.quantize.ranges import choose, product_inputs
 from edgernn.quantize.schemes import Scheme
+from edgernn.quantize.simplify import simplify
 from edgernn.quantize.streaming import StepGraph
-from edgernn.spec import QuantParams, StreamSpec
+from edgernn.spec import StreamSpec
 
 __all__ = ["to_onnx"]
-
-UNSIGNED_ZERO = 128  # uint8 levels count from 0: with int8 weights, the product that x86 and ARM have instructions for
 
 
 def to_onnx(
     kept: StepGraph, taken_apart: StepGraph, spec: StreamSpec, scheme: Scheme, ranges: Ranges | None
 ) -> tuple[bytes, StreamSpec]:
-    """Return the file's bytes and the spec with the dtypes that its tensors have.
+    """Return the file's bytes and the spec of its tensors: inputs, outputs and states are float32 in every scheme.
 
-    Float schemes keep the recurrent operators (`kept`); integer ones need the cells taken apart, because ONNX Runtime
-    has an integer LSTM and no integer GRU or RNN. `ranges` is needed for int8.
+    Float schemes keep the recurrent operators (`kept`). In integers ONNX Runtime has an LSTM that quantizes its input
+    as it comes, and no GRU or RNN: these are taken apart; what has no product in integers, such as a Conv over several
+    frames, keeps its weights in 8 bits at least. `ranges` is needed for int8.
     """
-    if scheme.name == "int8":
-        assert ranges is not None
-        return _static(taken_apart, spec, ranges)
-    model = {
+    builds: dict[str, Callable[[], ir.Model]] = {
         "float32": lambda: kept.model,
         "float16": lambda: half_weights(kept.model),
-        "dynamic-int8": lambda: integer_products(taken_apart.model),
-    }[scheme.name]()
-    return _serialize(ir.to_proto(model)), spec
+        "weights-int8": lambda: byte_weights(kept.model),
+        "dynamic-int8": lambda: byte_weights(integer_products(simplify(decompose_cells(integer_lstm(kept.model))))),
+        "int8": lambda: byte_weights(_static(taken_apart, ranges)),
+        "int4": lambda: byte_weights(nibble_products(taken_apart.model)),
+    }
+    return _serialize(ir.to_proto(builds[scheme.name]())), spec
 
 
-def _static(step: StepGraph, spec: StreamSpec, ranges: Ranges) -> tuple[bytes, StreamSpec]:
-    params = choose(step, ranges, products_and_states(step))
-    quantized = quantize_values(step, params, "uint8")
-    proto = ir.to_proto(integer_products(quantized.model))
-    by_name = {entering.name: params.get(entering) for entering, _ in state_values(step)}
-    states = []
-    for state in spec.states:
-        quant = by_name[state.input]
-        if quant is None:
-            states.append(state)
-            continue
-        _open_boundary(proto.graph, state.input, state.output)
-        quant = QuantParams(quant.scale, quant.zero_point + UNSIGNED_ZERO)
-        states.append(replace(state, dtype="uint8", quant=quant))
-    return _serialize(proto), replace(spec, states=tuple(states))
+def _static(step: StepGraph, ranges: Ranges | None) -> ir.Model:
+    """Quantize what products read, with a scale that was chosen beforehand.
 
-
-def _open_boundary(graph: onnx.GraphProto, entering: str, leaving: str) -> None:
-    """Let a state come in and go out as integers: without the first half of the pair there, the second here."""
-    producers = {name: node for node in graph.node for name in node.output}
-    for node in [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == entering]:
-        for reader in graph.node:
-            reader.input[:] = [entering if name == node.output[0] else name for name in reader.input]
-        graph.node.remove(node)
-    last = producers[leaving]
-    while last.op_type == "Identity":
-        last = producers[last.input[0]]
-    quantized = last.input[0]
-    output = next(item for item in graph.output if item.name == leaving)
-    producer = producers[leaving]
-    if producer is last:  # other readers keep the real value, under another name
-        last.output[0] = f"{leaving}_real"
-        for reader in graph.node:
-            reader.input[:] = [last.output[0] if name == leaving else name for name in reader.input]
-        producer = graph.node.add(op_type="Identity", output=[leaving], name=f"{leaving}_copy")
-    producer.input[0:] = [quantized]
-    for item in (output, next(item for item in graph.input if item.name == entering)):
-        item.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    The states stay in float: a product reads what it would read of eight bits, and nothing adds up in them.
+    """
+    assert ranges is not None
+    params = choose(step, ranges, product_inputs(step))
+    return integer_products(step.model, {value.name or "": quant for value, quant in params.items()})
 
 
 def _serialize(proto: onnx.ModelProto) -> bytes:

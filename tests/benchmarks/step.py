@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from edgernn.devices.machine import describe_machine
+from edgernn.machine import describe_machine
 from edgernn.text import table
 from tests.benchmarks.network import (
     FEATURES,

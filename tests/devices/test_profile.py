@@ -13,10 +13,10 @@ import pytest
 
 from edgernn.artifact import Artifact
 from edgernn.devices import measure as measuring
-from edgernn.devices.machine import describe_machine, resident_bytes
 from edgernn.devices.measure import measure
 from edgernn.devices.profile import main as profile_main
 from edgernn.errors import UsageError
+from edgernn.machine import describe_machine, int8_overflows, resident_bytes
 from edgernn.profile import Profile
 from edgernn.stream import Runner
 from edgernn.testing import FakeRunner
@@ -103,3 +103,12 @@ def test_machine_is_what_the_kernel_tells(tmp_path: Path) -> None:
     assert describe_machine(tmp_path / "nothing").board == ""
     assert resident_bytes(tmp_path) == 0
     assert resident_bytes() > 10_000_000
+
+
+def test_int8_may_overflow_on_x86_without_vnni(tmp_path: Path) -> None:
+    assert int8_overflows(tmp_path, "x86_64"), "nobody tells"
+    assert not int8_overflows(tmp_path, "aarch64")
+    (tmp_path / "proc").mkdir()
+    for flags, overflows in (("avx2 avx512f", True), ("avx2 avx_vnni", False), ("avx512f avx512_vnni", False)):
+        (tmp_path / "proc/cpuinfo").write_text(f"flags\t\t: fpu {flags}\n")
+        assert int8_overflows(tmp_path, "x86_64") == overflows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgernn.profile import Machine
 
-__all__ = ["describe_machine", "resident_bytes"]
+__all__ = ["describe_machine", "int8_overflows", "resident_bytes"]
 
 
 def describe_machine(root: Path = Path("/")) -> Machine:
@@ -32,6 +32,16 @@ def resident_bytes(root: Path = Path("/")) -> int:
     """Return how much memory of this process is in RAM; zero where the kernel does not tell."""
     fields = _read(root / "proc/self/statm").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
+
+
+def int8_overflows(root: Path = Path("/"), architecture: str = "") -> bool:
+    """Whether ONNX Runtime's fast 8-bit products may overflow here: on x86 without VNNI, or where nobody tells.
+
+    There it adds pairs of products in 16 bits, unless it is told to be precise (session.x64quantprecision); with VNNI
+    that would only be slower.
+    """
+    x86 = (architecture or platform.machine()).lower() in ("x86_64", "amd64", "i386", "i686", "x86")
+    return x86 and "vnni" not in _read(root / "proc/cpuinfo")
 
 
 def _cpu(cpuinfo: str) -> str:
