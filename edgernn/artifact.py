@@ -59,6 +59,8 @@ class Artifact:
     """How it was converted: tool versions, options, source digest."""
     parity: Mapping[str, Any] = field(default_factory=dict)
     """How far each file is from the source model, by format."""
+    certificate: Mapping[str, Any] = field(default_factory=dict)
+    """What `edgernn.certificate` reads; empty in an artifact of an older EdgeRNN."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Artifact:
@@ -80,6 +82,7 @@ class Artifact:
             training=manifest.section("training").values if manifest.has("training") else {},
             conversion=_conversion(manifest),
             parity=_parity(manifest),
+            certificate=_certificate(manifest, listed),
         )
 
     def model(self, *formats: str, program: str = "step") -> ModelFile:
@@ -217,6 +220,14 @@ def _model_file(folder: Path, kind: str, entry: Reader, listed: Reader) -> Model
         raise entry.wrong("file", f"one of {', '.join(listed)}, which 'files' lists")
     spec = StreamSpec.read(entry.section("stream"))
     return ModelFile(kind, folder / name, entry.text("scheme"), spec, (folder / name).stat().st_size)
+
+
+def _certificate(manifest: Reader, listed: Reader) -> Mapping[str, Any]:
+    if not manifest.has("certificate"):
+        return {}
+    section = manifest.section("certificate")
+    section.text("file", tuple(listed))
+    return section.values
 
 
 def _conversion(manifest: Reader) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("edgernn.train.cli", "train a model for a task on the desktop", "train"),
     "convert": ("edgernn.quantize.cli", "turn a trained model into a proven streaming artifact", "convert"),
     "inspect": ("edgernn.devices.inspect", "show what an artifact holds, and check it", ""),
+    "verify": ("edgernn.devices.verify", "prove an artifact again on this machine", ""),
     "run": ("edgernn.devices.run", "run an artifact on a recording or live sound", ""),
     "evaluate": ("edgernn.devices.evaluate", "measure the accuracy of an artifact on labelled recordings", ""),
     "profile": ("edgernn.devices.profile", "measure latency and memory of an artifact on this machine", ""),

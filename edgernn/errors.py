@@ -11,7 +11,8 @@ EdgeRNNError
     │   └── ToleranceError   it was converted, and differs too much from its source
     ├── DataError            a training set is missing something or broken
     ├── ShapeError           an array has the wrong shape, dtype, or NaN in it
-    └── StepError            a runtime failed in the middle of a stream
+    ├── StepError            a runtime failed in the middle of a stream
+    └── VerificationError    an artifact gives other results here than where it was made
 
 A message says what is wrong, where, what was expected, what was found, and what to do.
 """
@@ -31,6 +32,7 @@ __all__ = [
     "ToleranceError",
     "UnsupportedLayerError",
     "UsageError",
+    "VerificationError",
 ]
 
 
@@ -93,3 +95,7 @@ class ShapeError(FailureError):
 
 class StepError(FailureError):
     """A runtime failed in the middle of a stream."""
+
+
+class VerificationError(FailureError):
+    """An artifact gives other results on this machine than it was proven with."""

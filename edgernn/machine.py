@@ -9,7 +9,12 @@ from pathlib import Path
 
 from edgernn.profile import Machine
 
-__all__ = ["describe_machine", "int8_overflows", "resident_bytes"]
+__all__ = ["describe_machine", "describe_processor", "int8_overflows", "resident_bytes"]
+
+# Those that a runtime's kernels are chosen by. What else a kernel lists changes no result.
+_X86 = "avx avx2 avx512_bf16 avx512_vnni avx512bw avx512dq avx512f avx512vl avx_vnni amx_int8 amx_tile f16c fma sse4_1"
+_ARM = "asimd asimddp asimdhp bf16 fphp i8mm neon sve sve2 vfpv4"
+_KNOWN = frozenset(f"{_X86} {_ARM}".split())
 
 
 def describe_machine(root: Path = Path("/")) -> Machine:
@@ -26,6 +31,19 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         governor=_read(cpu),
         temperature_c=int(heat) / 1000 if re.fullmatch(r"-?\d+", heat) else None,
     )
+
+
+def describe_processor(root: Path = Path("/")) -> str:
+    """Return architecture and instruction set in one line, as "aarch64 asimd 0xd08"; reads /proc below `root`.
+
+    On the same ones, the same version of a runtime takes the same kernels. On ARM the part's number ends the line:
+    there, kernels are written for one kind of core.
+    """
+    text = _read(root / "proc/cpuinfo")
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    part = re.search(r"^CPU part\s*:\s*(\S+)$", text, re.MULTILINE)
+    found = sorted(_KNOWN.intersection(flags[1].split() if flags else ()))
+    return " ".join([platform.machine(), *found, *([part[1]] if part else [])])
 
 
 def resident_bytes(root: Path = Path("/")) -> int:

@@ -14,10 +14,13 @@ import onnx
 
 from edgernn import __version__
 from edgernn.artifact import Artifact, check_target, write_artifact
+from edgernn.certificate import CERTIFICATE, Certificate, on_levels
 from edgernn.errors import UsageError
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
+from edgernn.quantize.certify import begin_certificate, enter
+from edgernn.quantize.exact import is_exact
 from edgernn.quantize.examples import Streams, generate_streams, lanes, read_streams
 from edgernn.quantize.integers import quantize_values
 from edgernn.quantize.parity import accuracy, check, check_accuracy, expected_outputs, measure
@@ -33,7 +36,9 @@ from edgernn.spec import StreamSpec
 
 __all__ = ["FORMATS", "Options", "convert"]
 
-FORMATS = ("tflite", "onnx")
+RUNTIMES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
+"""What each format is run with, to compare it with its source."""
+FORMATS = tuple(RUNTIMES)
 Say = Callable[[str], None]
 
 
@@ -53,6 +58,8 @@ class Options:
     calibration: Path | None = None
     parity_steps: int = 512
     """Steps that the artifact is compared with its source over; at least 500."""
+    drift_steps: int = 5000
+    """Steps that the drift certificate covers; with fewer than it has frames for, just these."""
     seed: int = 0
     """Of the generated input, where there is no example data."""
     name: str | None = None
@@ -105,8 +112,11 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
         built.append(_build(kind, kept, taken_apart, options.scheme, ranges))
         say(f"stepping {built[-1].file} and comparing")
         reports[kind] = proof.of(built[-1])
+    say(f"stepping {options.drift_steps} steps for the drift certificate")
+    certificate = proof.certificate(built)
+    manifest = {**_manifest(source, options, built, reports), "certificate": certificate.section()}
     contents = {item.file: item.content for item in built}
-    return write_artifact(output, _manifest(source, options, built, reports), contents)
+    return write_artifact(output, manifest, {**contents, CERTIFICATE: certificate.content()})
 
 
 def _of_streams(batch: int) -> str:
@@ -117,8 +127,9 @@ class _Proof:
     """What the source gives for a long stream, asked once, to compare each file with."""
 
     def __init__(self, source: Source, step: StepGraph, options: Options, streams: Streams, origin: str) -> None:
-        self.source, self.options, self.origin = source, options, origin
-        self.stream = lanes(streams, options.parity_steps * step.frames_per_step, step.batch)
+        self.source, self.step, self.options, self.origin = source, step, options, origin
+        frames = lanes(streams, options.parity_steps * step.frames_per_step, step.batch)
+        self.stream = tuple(map(on_levels, frames))  # what the certificate can hold
         self.oracle = source.oracle()
         self.expected = expected_outputs(self.oracle, step, self.stream)
 
@@ -140,6 +151,20 @@ class _Proof:
             report["accuracy"] = accuracy(self.oracle, invoke, item.spec, self.source.dev)
             check_accuracy(report["accuracy"], self.options.tolerance, where)
         return report
+
+    def certificate(self, built: Sequence[_Built]) -> Certificate:
+        """Return what a machine needs to prove the files again."""
+        options = self.options
+        certificate = begin_certificate(
+            self.oracle, self.step, self.stream, self.expected, options.drift_steps, options.tolerance, self.origin
+        )
+        for item in built:
+            exact = is_exact(_operators(item), options.scheme.name)
+            runtime = RUNTIMES[item.kind]
+            invoke = invoker(item.content, item.kind)
+            made_by = f"{runtime} {version(runtime)}"
+            certificate = enter(certificate, item.kind, invoke, item.spec, made_by, exact)
+        return certificate
 
 
 def _build(kind: str, kept: StepGraph, taken_apart: StepGraph, scheme: Scheme, ranges: Ranges | None) -> _Built:

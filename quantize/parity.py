@@ -56,23 +56,28 @@ The frames of all streams of a batch stand side by side.
 """
 
 
-def expected_outputs(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[Any]]) -> Expected:
+def expected_outputs(
+    oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[Any]], since: int = 0, prefixes: int = PREFIXES
+) -> Expected:
     """Ask the source for every output: over the whole stream or, for one without a time axis, over its beginnings.
 
     `stream` has an array for each input, shape `(frames, features...)` or, where a step serves several streams,
     `(batch, frames, features...)`: each is asked for by itself, and their frames stand side by side in the result.
+    Steps before `since` are left out; without a time axis, `prefixes` of the others are asked for.
     """
     if step.batch == 1:
-        return _expected_of_one(oracle, step, stream, PREFIXES)
-    prefixes = max(LEAST_PREFIXES, PREFIXES // step.batch)
-    lanes = [_expected_of_one(oracle, step, lane, prefixes) for lane in zip(*stream, strict=True)]
+        return _expected_of_one(oracle, step, stream, since, prefixes)
+    prefixes = max(min(LEAST_PREFIXES, prefixes), prefixes // step.batch)
+    lanes = [_expected_of_one(oracle, step, lane, since, prefixes) for lane in zip(*stream, strict=True)]
     return [
         (numbers, np.concatenate([lane[index][1] for lane in lanes], axis=1))
         for index, (numbers, _) in enumerate(lanes[0])
     ]
 
 
-def _expected_of_one(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[Any]], prefixes: int) -> Expected:
+def _expected_of_one(
+    oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[Any]], since: int, prefixes: int
+) -> Expected:
     chunk = step.frames_per_step
     total = len(stream[0]) // chunk
     warm = max(timing.warmup_steps for timing in step.timings)  # before that, the source may have no frame to give
@@ -85,9 +90,9 @@ def _expected_of_one(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[A
     beginnings: dict[int, list[NDArray[np.float32]]] = {}
     for index, timing in enumerate(step.timings):
         if timing.axis is not None:
-            result.append(_frames(whole[index], timing.delay, timing.frames, total))
+            result.append(_frames(whole[index], timing.delay, timing.frames, since, total))
             continue
-        first = warm + -(-timing.extra_input_frames // chunk)
+        first = max(since, warm + -(-timing.extra_input_frames // chunk))
         chosen = np.unique(np.linspace(first, total - 1, prefixes).astype(np.int64))
         values = []
         for number in chosen:
@@ -100,9 +105,9 @@ def _expected_of_one(oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[A
 
 
 def _frames(
-    whole: NDArray[np.float32], delay: int, frames: int, total: int
+    whole: NDArray[np.float32], delay: int, frames: int, since: int, total: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    first = -(-delay // frames)
+    first = max(since, -(-delay // frames))
     numbers = np.arange(first, total)
     begin = numbers * frames - delay
     return numbers, np.stack([whole[start : start + frames] for start in begin])

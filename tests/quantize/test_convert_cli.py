@@ -73,7 +73,7 @@ def converted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_artifact_opens_and_says_where_it_is_from(converted: Path, model: Path) -> None:
     artifact = Artifact.open(converted)
-    assert sorted(path.name for path in converted.iterdir()) == ["manifest.json", "step.onnx"]
+    assert sorted(path.name for path in converted.iterdir()) == ["certificate.npz", "manifest.json", "step.onnx"]
     assert [path.name for path in converted.parent.iterdir()] == ["words"], "nothing beside it"
     assert artifact.name == "my words"
     assert (artifact.model("onnx").scheme, artifact.model("onnx").nbytes) == (
