@@ -159,7 +159,7 @@ class _Proof:
             self.oracle, self.step, self.stream, self.expected, options.drift_steps, options.tolerance, self.origin
         )
         for item in built:
-            exact = is_exact(_operators(item), options.scheme.name)
+            exact = is_exact(_operators(item))
             runtime = RUNTIMES[item.kind]
             invoke = invoker(item.content, item.kind)
             made_by = f"{runtime} {version(runtime)}"
