@@ -17,7 +17,7 @@ from edgernn.machine import int8_overflows
 from edgernn.quiet import quiet_stderr
 from edgernn.spec import StreamSpec, TensorSpec
 
-__all__ = ["Invoke", "invoke_onnx", "invoke_tflite", "invoker", "microseconds", "open_tflite", "steps"]
+__all__ = ["Invoke", "invoke_onnx", "invoke_tflite", "invoker", "microseconds", "open_onnx", "open_tflite", "steps"]
 
 Arrays = dict[str, NDArray[Any]]
 Invoke = Callable[[Arrays], Arrays]
@@ -39,6 +39,18 @@ def open_tflite(content: bytes) -> Any:
     return interpreter
 
 
+def open_onnx(content: bytes) -> Any:
+    """Return an ONNX Runtime session of one thread."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for reports to a third party
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", str(int(int8_overflows())))
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
 def invoke_tflite(content: bytes) -> Invoke:
     """Return a function that runs a TFLite file with LiteRT, on one thread."""
     run = open_tflite(content).get_signature_runner()
@@ -47,7 +59,7 @@ def invoke_tflite(content: bytes) -> Invoke:
 
 def invoke_onnx(content: bytes) -> Invoke:
     """Return a function that runs an ONNX file with ONNX Runtime, on one thread."""
-    session = _session(content)
+    session = open_onnx(content)
     names = [output.name for output in session.get_outputs()]
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
@@ -87,7 +99,7 @@ def _bare_tflite(content: bytes) -> Callable[[], Any]:
 
 
 def _bare_onnx(content: bytes, spec: StreamSpec) -> Callable[[], Any]:
-    session = _session(content)
+    session = open_onnx(content)
     binding = session.io_binding()
     for item in spec.inputs:
         binding.bind_cpu_input(item.name, np.zeros(item.shape, item.dtype))
@@ -96,17 +108,6 @@ def _bare_onnx(content: bytes, spec: StreamSpec) -> Callable[[], Any]:
     for output in session.get_outputs():
         binding.bind_output(output.name)
     return lambda: session.run_with_iobinding(binding)
-
-
-def _session(content: bytes) -> Any:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for reports to a third party
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", str(int(int8_overflows())))
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _encode(item: TensorSpec, real: NDArray[Any]) -> NDArray[Any]:
