@@ -28,6 +28,7 @@ demo: $(READY)  ## convert a trained network, prove it, spot words in a recordin
 	show() { printf '\n$$ %s\n' "$$*"; "$$@"; }
 	show edgernn convert train/pretrained/keyword-crnn -o demo/keyword --to tflite,onnx
 	show edgernn inspect demo/keyword
+	show edgernn verify demo/keyword
 	show edgernn run demo/keyword train/pretrained/samples/demo.wav --fast
 	show edgernn profile demo/keyword --seconds 5 --picture demo/profile.png
 	printf '\nThe artifact is in demo/keyword, the picture of its latency in demo/profile.png.\n'

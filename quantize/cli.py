@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgernn.artifact import Artifact
+from edgernn.artifact import MANIFEST, Artifact
 from edgernn.errors import UsageError
+from edgernn.progress import Progress
 from edgernn.quantize.bounds import read_bounds
 from edgernn.quantize.schemes import SCHEMES, Scheme, Tolerance, scheme_named
 from edgernn.text import table
@@ -45,10 +46,22 @@ def main(arguments: Sequence[str], prog: str) -> int:
         seed=options.seed,
         name=options.name,
     )
-    source = load_source(options.model)
-    artifact = convert(source, options.output, wanted, _say if not options.quiet else lambda line: None)
-    print(_report(artifact))
+    before = _already_there(options.output)
+    with Progress(quiet=options.quiet) as progress:
+        progress(f"loading {options.model.name}")
+        source = load_source(options.model)
+        artifact = convert(source, options.output, wanted, progress)
+    print(_report(artifact) + before)
     return 0
+
+
+def _already_there(output: Path) -> str:
+    """Return what to say of an artifact that will be replaced, "" where there is none."""
+    try:
+        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        return f"\n\nreplaced what was there: {manifest['name']}, of {manifest['created']}"
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return ""
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -58,7 +71,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         epilog="quantization: " + "; ".join(f"{s.name}: {s.about}" for s in SCHEMES.values()) + ".",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a .keras file, or the folder of a training run")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="ARTIFACT", help="folder to write")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="ARTIFACT",
+        help="folder to write; an artifact that is there is replaced once the new one is proven, anything else never",
+    )
     parser.add_argument(
         "--to", metavar="FORMATS", help="tflite or onnx or tflite,onnx (default: those that the quantization has)"
     )
@@ -144,26 +164,23 @@ def _tolerance(text: str | None, scheme: Scheme) -> Tolerance:
     return tolerance
 
 
-def _say(line: str) -> None:
-    print(f"  {line} …", file=sys.stderr, flush=True)
-
-
 def _report(artifact: Artifact) -> str:
     """Return the parity table of a fresh artifact."""
-    rows, header = [], ["file", "output", "max error", "mean error", "SNR dB", "arg-max", "KB", "µs/step"]
+    rows, header = [], ["file", "output", "max error", "mean error", "SNR dB", "arg-max", "drift", "KB", "µs/step"]
     accuracies = [report.get("accuracy") for report in artifact.parity.values()]
     if any(accuracies):
         header += ["source acc.", "artifact acc."]
     for kind, report in artifact.parity.items():
+        drifts = [bound["drift"]["slope_per_1000"] for bound in artifact.certificate["made"][kind]["bounds"]]
         score = report.get("accuracy")
         tail = [f"{score['source']:.2%}", f"{score['artifact']:.2%}"] if score else []
         rows += [
             [
                 artifact.programs["step"][kind].path.name, item["name"], f"{item['max_abs']:.2e}",
                 f"{item['mean_abs']:.2e}", f"{item['snr_db']:.1f}", f"{item['argmax_agreement']:.1%}",
-                f"{report['bytes'] / 1024:.0f}", f"{report['us_per_step']:.1f}", *tail,
+                f"{drift:+.0e}", f"{report['bytes'] / 1024:.0f}", f"{report['us_per_step']:.1f}", *tail,
             ]
-            for item in report["outputs"]
+            for item, drift in zip(report["outputs"], drifts, strict=True)
         ]  # fmt: skip
     first = next(iter(artifact.parity.values()))
     scheme, allowed = artifact.conversion["scheme"], first["tolerance"]
@@ -171,5 +188,6 @@ def _report(artifact: Artifact) -> str:
     part = "" if compared >= first["steps"] else f" (of their beginnings, {compared} compared)"
     return (
         f"{artifact.path}: {scheme}, proven against its source over {first['steps']} steps of {first['input']}{part}\n"
-        f"allowed: error {allowed['max_error']:g}, SNR from {allowed['min_snr_db']:g} dB\n\n" + table(header, rows)
+        f"allowed: error {allowed['max_error']:g}, SNR from {allowed['min_snr_db']:g} dB; drift: of the mean error, in "
+        f"1,000 steps, over {artifact.certificate['steps']:,}\n\n" + table(header, rows)
     )

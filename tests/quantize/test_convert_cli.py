@@ -156,6 +156,15 @@ def test_examples_of_the_input_are_what_it_is_proven_on(model: Path, tmp_path: P
     assert artifact.parity["onnx"]["input"] == "frames.npz"
 
 
+def test_what_was_replaced_is_said(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    arguments = (model, "-o", tmp_path / "words", "--to", "onnx", "-q")
+    assert convert(*arguments, "--name", "first") == 0
+    assert "replaced" not in capsys.readouterr().out
+    assert convert(*arguments, "--name", "second") == 0
+    assert "replaced what was there: first, of 20" in capsys.readouterr().out
+    assert Artifact.open(tmp_path / "words").name == "second"
+
+
 # failure
 
 Prepare = Callable[[Path, Path], list[object]]
