@@ -4,7 +4,8 @@ Each operator has one small rule in a table (`rules/`), of one of four kinds:
 
 - *pointwise* in time: unchanged;
 - *causal* memory: what it needs of the past becomes a named state;
-- *look-ahead*: its output is delayed, and parallel branches get delay lines (no operator needs it yet);
+- a *window* that may look ahead: its past becomes a state, its output is as late as it looks ahead (exactly; see
+  `Timing`), and parallel branches get delay lines where they meet;
 - *whole* sequence: refused, or given as what the source would say for all frames so far ("prefix"), or in a bounded
   form that was asked for by name (`bounds`).
 """
@@ -15,6 +16,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from fractions import Fraction
 
 import numpy as np
 import onnx_ir as ir
@@ -38,6 +40,7 @@ __all__ = [
     "rule",
     "step_shape",
     "stream",
+    "summed_up",
     "values_of",
 ]
 
@@ -47,6 +50,7 @@ class Kind(Enum):
 
     POINTWISE = "pointwise"
     CAUSAL = "causal memory"
+    WINDOW = "window"
     WHOLE = "whole sequence"
 
 
@@ -114,7 +118,7 @@ class StepGraph:
             batch=self.batch,
             output_delays=tuple(t.warmup_steps if t.axis is None else t.delay for t in self.timings),
             output_kinds=tuple("prefix" if t.axis is None else "frames" for t in self.timings),
-            latency_frames=max(t.extra_input_frames if t.axis is None else t.delay * t.stride for t in self.timings),
+            latency_frames=max(t.latency_frames for t in self.timings),
         )
 
 
@@ -123,24 +127,26 @@ def _tensor(value: ir.Value) -> TensorSpec:
 
 
 Rule = Callable[[ir.Node, Sequence[Stepped | None], "StepBuilder"], Sequence[Stepped]]
+Stride = Callable[[ir.Node], Fraction | int]
 
 
 @dataclass(frozen=True)
 class _Entry:
     kind: Kind
     apply: Rule
-    stride: Callable[[ir.Node], int]
+    stride: Stride
     block: Callable[[ir.Node, Bounds], int]
 
 
 _RULES: dict[str, _Entry] = {}
-_KEEPS_ZEROS = ("AveragePool", "Conv", "MaxPool", "Pad", "Slice", "Transpose")  # zeros before them may stay unsaid
+# zeros before them may stay unsaid
+_KEEPS_ZEROS = ("AveragePool", "Conv", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def rule(
     *op_types: str,
     kind: Kind,
-    stride: Callable[[ir.Node], int] = lambda node: 1,
+    stride: Stride = lambda node: 1,
     block: Callable[[ir.Node, Bounds], int] = lambda node, bounds: 1,
 ) -> Callable[[Rule], Rule]:
     """Enter a rule for some operators into the table.
@@ -193,8 +199,8 @@ class StepBuilder(Builder):
         stepped = self.align(stepped, original)
         timing = stepped.timing
         assert timing is not None
-        value = self._line(stepped, frames, original, timing.delay // timing.frames)
-        return Stepped(value, replace(timing, lag=timing.lag - frames))
+        value = self._line(stepped, frames, original, timing.hold_steps)
+        return Stepped(value, replace(timing.without_first(-frames), delay=timing.delay))
 
     def _line(self, stepped: Stepped, frames: int, original: ir.Value, hold_steps: int) -> ir.Value:
         timing = stepped.timing
@@ -230,6 +236,11 @@ class StepBuilder(Builder):
             timing = stepped.timing
         return stepped if timing is None else self.delay(stepped, -timing.delay % timing.frames, original)
 
+    def settle(self, stepped: Stepped, original: ir.Value) -> Stepped:
+        """Delay a value until the source, which drops its last frames, has the newest one, too, and for good."""
+        timing = stepped.timing
+        return stepped if timing is None else self.delay(stepped, max(timing.settled - timing.delay, 0), original)
+
     def cut(self, value: ir.Value, axis: int, start: int, stop: int, step: int = 1) -> ir.Value:
         """Take a slice along one axis."""
         bounds = [self.constant(np.array([bound], np.int64), "bound") for bound in (start, stop, axis, step)]
@@ -260,7 +271,10 @@ def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 
         mapped[value] = Stepped(builder.constant(array_of(value), value.name or "constant"))
     for node in sequence.graph:
         mapped.update(zip(node.outputs, _apply(node, mapped, builder), strict=False))
-    outputs = [(value.name or "output", _with_zeros(value, mapped[value], builder)) for value in sequence.graph.outputs]
+    outputs = [
+        (value.name or "output", builder.settle(_with_zeros(value, mapped[value], builder), value))
+        for value in sequence.graph.outputs
+    ]
     _refuse_unused(bounds, builder.approximations)
     return _finish(builder, outputs, chunk)
 
@@ -270,8 +284,9 @@ def _refuse_unused(bounds: Bounds, used: Collection[str]) -> None:
         ("bidirectional", "no layer that reads backwards"),
         ("pooling_window", "no pooling over all frames"),
         ("attention", "no attention that reaches further than that"),
+        ("edges", "no summary of frames whose look-ahead is not there yet"),
     ):
-        if getattr(bounds, name) is not None and name not in used:
+        if getattr(bounds, name) and name not in used:
             raise UsageError(f"{replace(EXACT, **{name: getattr(bounds, name)})}: the model has {what}; leave it out")
 
 
@@ -300,10 +315,41 @@ def merge(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) ->
         if item.timing is not None and item.timing.axis is not None:
             item = step.delay(item, latest - item.timing.delay, original)
         values.append(item.value)
-    lag = max(timing.lag for timing in timed)
+    lag, settled = (max(times) for times in zip(*((timing.lag, timing.settled) for timing in timed), strict=True))
     rank = max(len(value.shape or ()) for value in node.inputs if value is not None)
     axis = next((t.axis + rank - len(v.shape or ()) for v, t in _timed(node, inputs) if t.axis is not None), None)
-    return values, replace(timed[0], axis=axis, delay=latest, lag=lag)
+    return values, replace(timed[0], axis=axis, delay=latest, lag=lag, settled=settled)
+
+
+def summed_up(node: ir.Node, source: Stepped, step: StepBuilder, whole_steps: bool = True) -> Stepped:
+    """Return a sequence of which a summary (its last frame, its mean) is what the source says for all frames so far.
+
+    `whole_steps` asks for its first frame to be the first of a step. Raises `UnsupportedLayerError` where the source
+    knows something of its last frames that no stream can: that zeros stand behind them.
+    """
+    original = node.inputs[0]
+    assert original is not None
+    source = step.settle(source, original)
+    source = step.align(source, original) if whole_steps else source
+    timing = source.timing
+    assert timing is not None
+    blurred = timing.settled - timing.lag
+    if blurred and step.bounds.edges:
+        step.approximate("edges", f"without the last {blurred} frames, which look ahead")
+    elif blurred:
+        raise refusal(
+            node,
+            f"it sums up a sequence whose last {blurred} frames were made from zeros behind the end, and a stream has "
+            "no end",
+            "leave these frames out with --approximate edges, crop them, or train with padding='causal'",
+        )
+    if (timing.delay - timing.lag) * timing.stride % 1:
+        raise refusal(
+            node,
+            "it would sum up a sequence that ends between two input frames, because of how UpSampling falls",
+            "crop a multiple of the upsampling factor",
+        )
+    return source
 
 
 def values_of(inputs: Sequence[Stepped | None]) -> list[ir.Value | None]:
@@ -381,12 +427,12 @@ def _least_chunk(sequence: ir.Model, bounds: Bounds) -> int:
         for node in sequence.graph
         if node.op_type in _RULES and node.outputs[0] in strides
     ]
-    return math.lcm(*strides.values(), *blocks)
+    return math.lcm(*(Fraction(stride).numerator for stride in (*strides.values(), *blocks)))
 
 
-def _strides(sequence: ir.Model) -> dict[ir.Value, int]:
+def _strides(sequence: ir.Model) -> dict[ir.Value, Fraction | int]:
     """Return, for each computed value, how many input frames make one of its frames."""
-    strides = dict.fromkeys(sequence.graph.inputs, 1)
+    strides: dict[ir.Value, Fraction | int] = dict.fromkeys(sequence.graph.inputs, 1)
     for node in sequence.graph:
         entry = _RULES.get(node.op_type)
         own = entry.stride(node) if entry else 1

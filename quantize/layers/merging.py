@@ -59,22 +59,6 @@ def _get_item(layer: Any, inputs: Call, graph: Emitter) -> ir.Value:
     raise refuse(layer, f"it takes [{key}]", "a stream has x[:, -1] (the newest frame) and x[:, n:]")
 
 
-@emits("Cropping1D")
-def _cropping(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
-    first, last = layer.cropping
-    if last:
-        raise refuse(layer, f"it drops the last {last} frames", "crop at the beginning: cropping=(n, 0)")
-    return _drop_first(inputs[0], first, graph) if first else inputs[0]
-
-
-@emits("ZeroPadding1D")
-def _padding(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
-    before, after = layer.padding
-    if after:
-        raise refuse(layer, f"it adds {after} frames after the last one", "pad at the beginning: padding=(n, 0)")
-    return graph.op("Pad", inputs[0], graph.constant([0, before, 0, 0, 0, 0], "pads"))
-
-
 def _drop_first(x: ir.Value, frames: int, graph: Emitter) -> ir.Value:
     """Drop the first frames of a sequence."""
     bounds = ([frames], [np.iinfo(np.int64).max], [1])

@@ -1,30 +1,27 @@
-"""Pooling over a window of frames and over all of them."""
+"""Pooling over a window of frames and over all of them, with or without another axis."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
 
-from edgernn.quantize.from_keras import Emitter, emits, refuse
+from edgernn.quantize.from_keras import Call, Emitter, emits
+from edgernn.quantize.layers.convolution import channels_first, channels_last, padding
 
 __all__: list[str] = []
 
 
-@emits("AveragePooling1D", "MaxPooling1D")
-def _pool(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
-    if layer.padding != "valid":
-        raise refuse(layer, f"padding='{layer.padding}' looks ahead", "train it with padding='valid'")
-    op_type = "AveragePool" if type(layer).__name__ == "AveragePooling1D" else "MaxPool"
-    value = graph.op("Transpose", inputs[0], perm=[0, 2, 1])
-    value = graph.op(op_type, value, kernel_shape=list(layer.pool_size), strides=list(layer.strides))
-    return graph.op("Transpose", value, perm=[0, 2, 1])
+@emits("AveragePooling1D", "MaxPooling1D", "AveragePooling2D", "MaxPooling2D")
+def _pool(layer: Any, call: Call, graph: Emitter) -> ir.Value:
+    op_type = "AveragePool" if type(layer).__name__.startswith("Average") else "MaxPool"
+    size = list(layer.pool_size)
+    value = channels_first(call[0], len(size), graph)
+    value = graph.op(op_type, value, kernel_shape=size, strides=list(layer.strides), **padding(layer, size))
+    return channels_last(value, len(size), graph)
 
 
-@emits("GlobalAveragePooling1D", "GlobalMaxPooling1D")
-def _pool_all(layer: Any, inputs: Sequence[ir.Value], graph: Emitter) -> ir.Value:
-    if layer.keepdims:
-        raise refuse(layer, "keepdims=True", "use keepdims=False")
-    op_type = "ReduceMean" if type(layer).__name__ == "GlobalAveragePooling1D" else "ReduceMax"
-    return graph.op(op_type, inputs[0], axes=[1], keepdims=0)
+@emits("GlobalAveragePooling1D", "GlobalMaxPooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling2D")
+def _pool_all(layer: Any, call: Call, graph: Emitter) -> ir.Value:
+    op_type = "ReduceMean" if type(layer).__name__.startswith("GlobalAverage") else "ReduceMax"
+    return graph.op(op_type, call[0], axes=list(range(1, call.rank - 1)), keepdims=int(layer.keepdims))

@@ -3,74 +3,159 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from edgernn.quantize.graph import attribute
-from edgernn.quantize.rules.convolution import roll_window, window_stride
-from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, batch_axis, refusal, rule, step_shape
-from edgernn.quantize.timing import Timing
+from edgernn.quantize.rules.window import Begin, Window, over_time, roll_window, window_stride
+from edgernn.quantize.streaming import (
+    Kind,
+    State,
+    StepBuilder,
+    Stepped,
+    batch_axis,
+    refusal,
+    rule,
+    step_shape,
+    summed_up,
+)
 
 __all__ = ["COUNT_LIMIT", "STATISTICS"]
 
 COUNT_LIMIT = float(2**23)  # float32 still counts by ones here; beyond, the mean forgets slowly
 STATISTICS = "running"  # nodes whose scope ends in this stay in float when the rest is quantized
+NEVER_NEGATIVE = ("Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt")
+ONLY_MOVES = ("AveragePool", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
-@rule("AveragePool", "MaxPool", kind=Kind.CAUSAL, stride=window_stride)
+@rule("AveragePool", "MaxPool", kind=Kind.WINDOW, stride=window_stride)
 def window_pool(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
-    """A valid pool over the past and the step's frames."""
-    assert inputs[0] is not None
-    span, stride = int(attribute(node, "kernel_shape", [1])[0]), window_stride(node)
-    if any(attribute(node, "pads", [0, 0])) or attribute(node, "ceil_mode", 0):
-        raise refusal(node, "it pads, so that it looks ahead", "use padding='valid'")
-    value, timing = roll_window(node, inputs[0], span, 0, step)
-    return [Stepped(step.op(node.op_type, value, kernel_shape=[span], strides=[stride]), timing)]
-
-
-@rule("ReduceMean", "ReduceMax", kind=Kind.WHOLE)
-def pool_over_time(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
-    """Over time: the mean or maximum of all frames so far, a prefix value. Over features: pointwise."""
-    source = inputs[0]
+    """The same pool over the past and the step's frames; what it pads with does not take part in it."""
+    source, original = inputs[0], node.inputs[0]
     assert source is not None
-    assert source.timing is not None
+    assert original is not None
+    if any(output.consumers() for output in node.outputs[1:]):
+        raise refusal(node, "the places of its maxima are used", "use its values alone")
+    window, attributes = over_time(node, attribute(node, "kernel_shape", [1]), source.timing)
+    counted = bool(attribute(node, "count_include_pad", 0))
+    if node.op_type == "AveragePool":
+        attributes["count_include_pad"] = int(counted)
+        del attributes["dilations"]
+    if not window.before or counted or _never_negative(original, node):
+        value, timing = roll_window(node, source, window, step)
+        return [Stepped(step.op(node.op_type, value, **attributes), timing)]
+    source = step.align(source, original)
+    if node.op_type == "MaxPool":
+        value, timing = roll_window(node, source, window, step, _first_repeated(source, step))
+        return [Stepped(step.op("MaxPool", value, **attributes), timing)]
+    value, timing = roll_window(node, source, window, step)
+    mean = step.op("AveragePool", value, **attributes)
+    return [Stepped(_of_real_frames(node, mean, source, window, step), timing)]
+
+
+def _never_negative(value: ir.Value, pool: ir.Node) -> bool:
+    """Whether zeros before the sequence are as good as nothing: to a maximum over values that are not below zero."""
+    node = value.producer()
+    while node is not None and node.op_type in ONLY_MOVES and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return pool.op_type == "MaxPool" and node is not None and node.op_type in NEVER_NEGATIVE
+
+
+def _first_repeated(source: Stepped, step: StepBuilder) -> Begin:
+    """Before the first frame, repeat that: every window that begins there has it, so the maximum is the same."""
+
+    def begin(past: ir.Value, fresh: ir.Value, axis: int) -> ir.Value:
+        assert source.timing is not None
+        scope, step.scope = step.scope, f"{step.scope}/{STATISTICS}"
+        first = step.state("first", [step.batch] + [1] * (len(fresh.shape or ()) - 1), source.timing.hold_steps, 1.0)
+        first.output = step.op("Relu", step.op("Sub", first.input, step.constant(1.0, "one")))  # 1, then 0
+        frame = fresh if source.timing.frames == 1 else step.cut(fresh, axis, 0, 1)
+        begun = step.op("Add", past, step.op("Mul", frame, first.input))
+        step.scope = scope
+        return begun
+
+    return begin
+
+
+def _of_real_frames(node: ir.Node, mean: ir.Value, source: Stepped, window: Window, step: StepBuilder) -> ir.Value:
+    """Divide a mean that took zeros before the sequence for frames by the share of real ones among them."""
+    timing = source.timing
+    assert timing is not None
+    assert timing.axis is not None
     assert node.inputs[0] is not None
     rank = len(node.inputs[0].shape or ())
-    axes = [int(axis) % rank for axis in attribute(node, "axes", range(rank))]
+
+    def along_time(size: int) -> list[int]:
+        return [size if axis == timing.axis else 1 for axis in range(rank)]
+
+    past = timing.window(window.span, window.stride, window.before).delay * window.stride + window.before - timing.delay
+    scope, step.scope = step.scope, f"{step.scope}/{STATISTICS}"
+    real = step.state("real", [step.batch, *along_time(past)[1:]], timing.hold_steps)
+    fresh = step.constant(np.ones([step.batch, *along_time(timing.frames)[1:]], np.float32), "real")
+    joined = step.op("Concat", real.input, fresh, axis=timing.axis)
+    real.output = step.cut(joined, timing.axis, timing.frames, timing.frames + past)
+    share = step.op(
+        "AveragePool", joined, kernel_shape=along_time(window.span)[2:], strides=along_time(window.stride)[2:]
+    )
+    result = step.op("Div", mean, share)
+    step.scope = scope
+    return result
+
+
+@rule("ReduceMean", "ReduceMax", "GlobalAveragePool", "GlobalMaxPool", kind=Kind.WHOLE)
+def pool_over_time(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+    """Over time: the mean or maximum of all frames so far, a prefix value. Over features: pointwise."""
+    source, original = inputs[0], node.inputs[0]
+    assert source is not None
+    assert source.timing is not None
+    assert original is not None
+    rank, axis = len(original.shape or ()), source.timing.axis
+    every = node.op_type.startswith("Global")
+    axes = [int(item) % rank for item in attribute(node, "axes", range(2 if every else 0, rank))]
     keep = bool(attribute(node, "keepdims", 1))
-    if source.timing.axis not in axes:
-        axis = source.timing.axis
+    reduce = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}.get(node.op_type, node.op_type)
+    if axis not in axes:
         moved = axis if axis is None or keep else axis - sum(other < axis for other in axes)
-        values = step.copy(node, [source.value])
-        return [Stepped(value, source.timing.on_axis(moved)) for value in values]
-    if len(axes) > 1 or keep:
-        raise refusal(node, "it reduces time together with other axes, or keeps it", "use GlobalAveragePooling1D")
-    source = step.align(source, node.inputs[0])
-    running = _running_mean if node.op_type == "ReduceMean" else _running_max
+        return [Stepped(step.op(reduce, source.value, axes=axes, keepdims=int(keep)), source.timing.on_axis(moved))]
+    if batch_axis(original, source.timing) in axes:
+        raise refusal(node, "it pools over the batch, too", "pool over time and features alone")
+    source = summed_up(node, source, step)
     assert source.timing is not None
-    return [Stepped(running(node, source, step), source.timing.on_axis(None))]
+    running = _running_mean if reduce == "ReduceMean" else _running_max
+    return [Stepped(running(_Pooled(original, source, axes, keep), step), source.timing.on_axis(None))]
 
 
-def _without_time(value: ir.Value, timing: Timing, step: StepBuilder) -> tuple[list[int], int]:
-    """Return shape and batch axis of a value of the step graph when its time axis is gone."""
-    shape, streams = list(step_shape(value, timing, step.batch)), batch_axis(value, timing)
-    assert timing.axis is not None
-    del shape[timing.axis]
-    return shape, streams - (timing.axis < streams)
+@dataclass(frozen=True)
+class _Pooled:
+    """What is pooled over time."""
+
+    original: ir.Value
+    source: Stepped
+    axes: list[int]
+    keep: bool
+
+    def newest(self, op_type: str, step: StepBuilder) -> ir.Value:
+        """Pool the step's own frames."""
+        return step.op(op_type, self.source.value, axes=self.axes, keepdims=int(self.keep))
+
+    def state(self, name: str, step: StepBuilder, initial: float = 0.0, one: bool = False) -> State:
+        """Make a state as large as the result, or with one element for each stream."""
+        timing = self.source.timing
+        assert timing is not None
+        sizes = list(step_shape(self.original, timing, step.batch))
+        streams = batch_axis(self.original, timing)
+        kept = [axis for axis in range(len(sizes)) if self.keep or axis not in self.axes]
+        shape = [1 if axis in self.axes or (one and axis != streams) else sizes[axis] for axis in kept]
+        return step.state(name, shape, timing.hold_steps, initial, kept.index(streams))
 
 
-def _running_mean(node: ir.Node, source: Stepped, step: StepBuilder) -> ir.Value:
+def _running_mean(pooled: _Pooled, step: StepBuilder) -> ir.Value:
     """mean += (mean of the step's frames - mean) / steps so far: exact, and no sum that grows."""
-    assert source.timing is not None
-    assert node.inputs[0] is not None
-    axis, hold = source.timing.axis, source.timing.delay // source.timing.frames
-    shape, streams = _without_time(node.inputs[0], source.timing, step)
     step.scope = f"{step.scope}/{STATISTICS}"
-    mean = step.state("mean", shape, hold, batch_axis=streams)
-    ones = [size if place == streams else 1 for place, size in enumerate(shape)]
-    count = step.state("count", ones, hold, batch_axis=streams)
-    newest = step.op("ReduceMean", source.value, axes=[axis], keepdims=0)
+    mean, count = pooled.state("mean", step), pooled.state("count", step, one=True)
+    newest = pooled.newest("ReduceMean", step)
     raised = step.op("Add", count.input, step.constant(1.0, "one"))
     count.output = step.op("Min", raised, step.constant(COUNT_LIMIT, "limit"))
     change = step.op("Div", step.op("Sub", newest, mean.input), count.output)
@@ -78,13 +163,8 @@ def _running_mean(node: ir.Node, source: Stepped, step: StepBuilder) -> ir.Value
     return mean.output
 
 
-def _running_max(node: ir.Node, source: Stepped, step: StepBuilder) -> ir.Value:
-    assert source.timing is not None
-    assert node.inputs[0] is not None
-    axis, hold = source.timing.axis, source.timing.delay // source.timing.frames
-    shape, streams = _without_time(node.inputs[0], source.timing, step)
+def _running_max(pooled: _Pooled, step: StepBuilder) -> ir.Value:
     step.scope = f"{step.scope}/{STATISTICS}"
-    largest = step.state("max", shape, hold, initial=float(np.finfo(np.float32).min), batch_axis=streams)
-    newest = step.op("ReduceMax", source.value, axes=[axis], keepdims=0)
-    largest.output = step.op("Max", largest.input, newest)
+    largest = pooled.state("max", step, initial=float(np.finfo(np.float32).min))
+    largest.output = step.op("Max", largest.input, pooled.newest("ReduceMax", step))
     return largest.output

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgernn.quantize.graph import array_of, attribute, plain_attributes
 from edgernn.quantize.rules.bidirectional import backward, block_frames, is_backward
-from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, values_of
+from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, summed_up, values_of
 
 __all__: list[str] = []
 
@@ -29,6 +29,8 @@ def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
     places = INITIAL_STATES[node.op_type]
     if is_backward(node):
         return backward(node, inputs, [_initial(node, place) for place in places], step)
+    if any(output.consumers() or output.is_graph_output() for output in node.outputs[1:]):
+        source = summed_up(node, source, step)
     source = step.align(source, node.inputs[0])
     timing = source.timing
     assert timing is not None
@@ -37,8 +39,7 @@ def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
     values[0] = source.value
     states = []
     for name, place in zip(STATE_NAMES, places, strict=False):
-        hold = timing.delay // timing.frames
-        states.append(step.state(name, (1, step.batch, hidden), hold, _initial(node, place), batch_axis=1))
+        states.append(step.state(name, (1, step.batch, hidden), timing.hold_steps, _initial(node, place), batch_axis=1))
         values[place] = states[-1].input
     outputs = step.ops(node.op_type, values, 1 + len(states), plain_attributes(node))
     for state, value in zip(states, outputs[1:], strict=True):

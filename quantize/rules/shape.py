@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import combinations, pairwise
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgernn.quantize.graph import array_of, attribute
-from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, refusal, rule, values_of
+from edgernn.quantize.streaming import (
+    Kind,
+    StepBuilder,
+    Stepped,
+    batch_axis,
+    refusal,
+    rule,
+    step_shape,
+    summed_up,
+    values_of,
+)
 from edgernn.quantize.timing import Timing
 
 __all__: list[str] = []
+
+Size = int | str
+LAST_FRAME = 2**31 - 2  # a Slice that ends behind it goes on to the end
 
 
 def _first(inputs: Sequence[Stepped | None]) -> tuple[ir.Value, Timing]:
@@ -60,15 +75,76 @@ def unsqueeze(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
     return _copy(node, inputs, step, None if axis is None else kept[axis])
 
 
+@rule("Reshape", kind=Kind.POINTWISE)
+def reshape(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+    """The values of a frame may be laid out anew; batch and time must stay axes of their own."""
+    value, timing = _first(inputs)
+    assert node.inputs[0] is not None
+    sizes: list[Size] = list(step_shape(node.inputs[0], timing, step.batch))
+    opened = {"batch": batch_axis(node.inputs[0], timing)} | ({} if timing.axis is None else {"time": timing.axis})
+    for name, axis in opened.items():
+        sizes[axis] = name
+    wanted: list[Size] = [
+        sizes[axis] if size == 0 else size for axis, size in enumerate(array_of(node.inputs[1]).tolist())
+    ]
+    places = _places(sizes, wanted)
+    if places is None:
+        raise refusal(
+            node,
+            f"it lays out {sizes} as {wanted}, so that batch or time is no axis of its own any more",
+            "reshape the values of each frame alone, such as Reshape((-1, features)) or TimeDistributed(Flatten())",
+        )
+    static = [-1 if size == "time" else size for size in wanted]
+    for name, size in (("batch", step.batch), ("time", timing.frames)):
+        if name in places:
+            static[places[name]] = size
+    reshaped = step.op("Reshape", value, step.constant(np.array(static, np.int64), "shape"))
+    return [Stepped(reshaped, timing.on_axis(places.get("time")))]
+
+
+def _places(sizes: Sequence[Size], wanted: Sequence[Size]) -> dict[str, int] | None:
+    """Return where batch and time (the sizes that are names) are in the new shape, None where they are lost."""
+    names = [size for size in sizes if isinstance(size, str)]
+    between = _products(sizes, [axis for axis, size in enumerate(sizes) if isinstance(size, str)])
+    for axes in combinations(range(len(wanted)), len(names)):
+        kept = all(wanted[axis] in (name, -1) for name, axis in zip(names, axes, strict=True))
+        products = _products(wanted, axes)
+        if kept and all(new in (old, -1) for new, old in zip(products, between, strict=True)):
+            return dict(zip(names, axes, strict=True))
+    return None
+
+
+def _products(sizes: Sequence[Size], axes: Sequence[int]) -> list[int | None]:
+    """Return how many values lie before, between and behind some axes: -1 where a size is open, None for a name."""
+    edges = [-1, *axes, len(sizes)]
+    parts = [sizes[begin + 1 : end] for begin, end in pairwise(edges)]
+    return [None if any(isinstance(size, str) for size in part) else _product(part) for part in parts]
+
+
+def _product(sizes: Sequence[Size]) -> int:
+    return -1 if -1 in sizes else math.prod(size for size in sizes if isinstance(size, int))
+
+
+@rule("Split", kind=Kind.POINTWISE)
+def split(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+    """Parts of each frame."""
+    timing = _first(inputs)[1]
+    if int(attribute(node, "axis", 0)) % _rank(node) == timing.axis:
+        raise refusal(node, "it cuts the sequence into parts", "split the features of each frame (axis=-1)")
+    return _copy(node, inputs, step, timing.axis)
+
+
 @rule("Gather", kind=Kind.CAUSAL)
 def last_frame(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
     """Taking the last frame of the sequence gives, at each step, the newest frame: a prefix value."""
-    value, timing = _first(inputs)
+    _, timing = _first(inputs)
     index = array_of(node.inputs[1])
     if int(attribute(node, "axis", 0)) % _rank(node) != timing.axis:
         return _copy(node, inputs, step, _gather_axis(timing, int(attribute(node, "axis", 0)) % _rank(node), index))
     if index.shape != () or int(index) != -1:
         raise refusal(node, f"it takes frame {index} of the sequence", "only the last frame (-1) exists in a stream")
+    assert inputs[0] is not None
+    value, timing = _first([summed_up(node, inputs[0], step, whole_steps=False)])
     newest = step.op("Gather", value, step.constant(np.array(timing.frames - 1), "newest"), axis=timing.axis)
     return [Stepped(newest, timing.on_axis(None))]
 
@@ -77,42 +153,75 @@ def _gather_axis(timing: Timing, axis: int, index: np.ndarray) -> int | None:
     return None if timing.axis is None else timing.axis + (index.ndim - 1 if axis < timing.axis else 0)
 
 
-@rule("Pad", kind=Kind.CAUSAL)
+@rule("Pad", kind=Kind.WINDOW)
 def pad(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
-    """Zeros before the first frame: the stream is ahead of the sequence by so many frames (a negative delay).
+    """Zeros around the sequence only change what its frames are called; around features, they are put there.
 
-    A convolution that follows begins with these zeros in its state; anything else gets a delay line full of them.
-    Where the stream begins with frames that mean nothing, such a line must put the zeros between these and the rest.
+    Zeros before the first frame make the stream ahead of the sequence (a negative delay). A window that follows begins
+    with these zeros in its state; anything else gets a delay line full of them. Where the stream begins with frames
+    that mean nothing, such a line must put the zeros between these and the rest.
     """
+    source, original = inputs[0], node.inputs[0]
+    assert source is not None
+    assert original is not None
     value, timing = _first(inputs)
-    pads, rank = array_of(node.inputs[1]), _rank(node)
-    before = 0 if timing.axis is None else int(pads[timing.axis])
-    if attribute(node, "mode", "constant") != "constant" or before < 0 or pads.sum() != before:
+    ends = array_of(node.inputs[1]).copy().reshape(2, -1)
+    blank = float(array_of(node.inputs[2])) if len(node.inputs) > 2 and node.inputs[2] is not None else 0.0
+    axes = list(range(_rank(node))) if len(node.inputs) < 4 else _axes(ir.Node("", "", node.inputs[2:]), _rank(node))
+    place = axes.index(timing.axis) if timing.axis in axes else None
+    before, after = (0, 0) if place is None else (int(end) for end in ends[:, place])
+    if attribute(node, "mode", "constant") != "constant" or (blank and (before or after)):
         raise refusal(
             node,
-            f"it pads by {pads.tolist()} ({rank} axes, before and after)",
-            "only zeros before the first frame can be streamed, as in ZeroPadding1D((n, 0))",
+            "it continues the sequence beyond its ends with something other than zeros",
+            "pad with zeros, as ZeroPadding1D does",
         )
-    if timing.delay > 0:
-        assert node.inputs[0] is not None
-        return [step.insert_zeros(Stepped(value, timing), before, node.inputs[0])]
-    return [Stepped(value, replace(timing, delay=timing.delay - before, lag=timing.lag - before))]
+    if place is not None:
+        ends[:, place] = 0
+    if ends.any():
+        value, timing = _first([step.delay(source, max(-timing.delay, 0), original) if blank else source])
+        bounds = step.constant(_over_all_axes(ends, axes, _rank(node)), "pads")
+        value = step.op("Pad", value, bounds, step.constant(blank, "blank"))
+    if before > 0 and timing.delay > 0:
+        value, timing = _first([step.insert_zeros(Stepped(value, timing), before, node.outputs[0])])
+        before = 0
+    return [Stepped(value, timing.without_first(-before).without_last(-after))]
 
 
-@rule("Slice", kind=Kind.POINTWISE)
+def _over_all_axes(ends: NDArray[np.int64], axes: Sequence[int], rank: int) -> NDArray[np.int64]:
+    pads = np.zeros((2, rank), np.int64)
+    pads[:, list(axes)] = ends
+    return pads.ravel()
+
+
+@rule("Slice", kind=Kind.WINDOW)
 def cut(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
-    """Cutting features is pointwise; dropping the first frames only changes what the frames are called."""
+    """Cutting features is pointwise; dropping the first or last frames only changes what the frames are called."""
     value, timing = _first(inputs)
-    starts, stops = array_of(node.inputs[1]), array_of(node.inputs[2])
-    axes = _axes(ir.Node("", "", [node.inputs[0], node.inputs[3]]), _rank(node))
+    starts, stops, axes, steps = _bounds(node)
     if timing.axis not in axes:
         return _copy(node, inputs, step, timing.axis)
     place = axes.index(timing.axis)
-    start, stop = int(starts[place]), int(stops[place])
-    if len(node.inputs) > 4 and array_of(node.inputs[4])[place] < 0:
+    start, stop, every = (int(bounds[place]) for bounds in (starts, stops, steps))
+    endless = stop > LAST_FRAME
+    if every < 0:
         raise refusal(node, "it turns the sequence around", "a stream runs forward only: turn it around twice, or not")
-    if len(node.inputs) > 4 and array_of(node.inputs[4])[place] > 1:
+    if every > 1:
         raise refusal(node, "it takes every second frame or fewer", "pool with strides instead")
-    if len(axes) > 1 or start < 0 or stop < np.iinfo(np.int32).max:
-        raise refusal(node, f"it keeps frames [{start}:{stop}]", "only the first frames can be dropped from a stream")
-    return [Stepped(value, replace(timing, delay=timing.delay + start, lag=timing.lag + start))]
+    if start < 0 or (stop >= 0 and not endless):
+        kept = f"{start}:{'' if endless else stop}"
+        raise refusal(node, f"it keeps the frames [{kept}]", "a stream can drop the first and the last frames: [n:-m]")
+    others = [other for other in range(len(axes)) if other != place]
+    if others:
+        arrays = (np.array([bounds[other] for other in others], np.int64) for bounds in (starts, stops, axes, steps))
+        value = step.op("Slice", value, *(step.constant(array, "bound") for array in arrays))
+    return [Stepped(value, timing.without_first(start).without_last(0 if endless else -stop))]
+
+
+def _bounds(node: ir.Node) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Return the starts, stops, axes and steps of a Slice."""
+    starts, stops = (array_of(value).ravel().tolist() for value in node.inputs[1:3])
+    optional = [None if len(node.inputs) <= place else node.inputs[place] for place in (3, 4)]
+    axes = list(range(len(starts))) if optional[0] is None else array_of(optional[0]).ravel().tolist()
+    steps = [1] * len(starts) if optional[1] is None else array_of(optional[1]).ravel().tolist()
+    return starts, stops, [axis % _rank(node) for axis in axes], steps
