@@ -35,7 +35,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     from edgernn.quantize.source import load_source
 
     wanted = Options(
-        formats=tuple(dict.fromkeys(options.to.split(","))) if options.to else scheme.formats,
+        formats=tuple(dict.fromkeys(options.to.split(","))) if options.to is not None else scheme.formats,
         scheme=scheme,
         tolerance=tolerance,
         bounds=bounds,

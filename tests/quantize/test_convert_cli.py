@@ -159,7 +159,7 @@ def test_examples_of_the_input_are_what_it_is_proven_on(model: Path, tmp_path: P
 def test_what_was_replaced_is_said(model: Path, tmp_path: Path, capsys: Capture) -> None:
     arguments = (model, "-o", tmp_path / "words", "--to", "onnx", "-q")
     assert convert(*arguments, "--name", "first") == 0
-    assert "replaced" not in capsys.readouterr().out
+    assert "replaced what" not in capsys.readouterr().out
     assert convert(*arguments, "--name", "second") == 0
     assert "replaced what was there: first, of 20" in capsys.readouterr().out
     assert Artifact.open(tmp_path / "words").name == "second"
@@ -245,7 +245,12 @@ FAILURES: dict[str, tuple[Prepare, int, str]] = {
     "another kind of file": (_file("model.h5", b"\x89HDF"), 2, "expected a .keras file or the folder"),
     "no file": (lambda folder, model: [folder / "nothing.keras", "-o", folder / "out"], 2, "expected a .keras file"),
     "a folder without a model": (lambda folder, model: [folder, "-o", folder / "out"], 2, "expected a .keras file"),
-    "unknown scheme": (_with("--quantize", "int4"), 2, "no quantization 'int4'"),
+    "unknown scheme": (_with("--quantize", "int5"), 2, "no quantization 'int5'"),
+    "scheme of another format": (
+        _with("--to", "tflite", "--quantize", "weights-int8"),
+        2,
+        "no weights-int8 in tflite files",
+    ),
     "unknown format": (_with("--to", "onnx,coreml"), 2, "no format 'coreml'"),
     "no format": (_with("--to", ""), 2, "no format"),
     "few steps": (_with("--steps", 10), 2, "at least 500"),

@@ -1,0 +1,107 @@
+"""Files that a conversion makes, and their proof: each against the source, over a long stream."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import onnx
+
+from edgernn.certificate import Certificate, on_levels
+from edgernn.quantize.certify import begin_certificate, enter
+from edgernn.quantize.exact import is_exact
+from edgernn.quantize.examples import Streams, lanes
+from edgernn.quantize.parity import Distance, accuracy, check, check_accuracy, expected_outputs, measure
+from edgernn.quantize.schemes import Scheme, Tolerance
+from edgernn.quantize.source import Source
+from edgernn.quantize.stepping import invoker, microseconds, open_tflite
+from edgernn.quantize.streaming import StepGraph
+from edgernn.spec import StreamSpec
+
+__all__ = ["RUNTIMES", "Built", "Proof", "Verdict"]
+
+RUNTIMES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
+"""What each format is run with, to compare it with its source."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """One file, not written yet."""
+
+    kind: str
+    scheme: Scheme
+    content: bytes
+    spec: StreamSpec
+
+    @property
+    def file(self) -> str:
+        """Name of the file in its artifact."""
+        return f"step.{self.kind}"
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """How many there are of each operator."""
+        if self.kind == "onnx":
+            return dict(Counter(node.op_type for node in onnx.load_from_string(self.content).graph.node))
+        names = [operator["op_name"] for operator in open_tflite(self.content)._get_ops_details()]
+        return dict(Counter(name for name in names if name != "DELEGATE"))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far a file is from its source."""
+
+    distances: Sequence[Distance]
+    accuracy: dict[str, float] | None
+    """Shares of the dev set that the source and the file are right about, and its clips; None without a dev set."""
+
+    def check(self, tolerance: Tolerance, where: str) -> None:
+        """Raise `ToleranceError` if that is too far."""
+        check(self.distances, tolerance, where)
+        if self.accuracy:
+            check_accuracy(self.accuracy, tolerance, where)
+
+
+class Proof:
+    """What the source gives for a long stream, asked once, to compare each file with."""
+
+    def __init__(self, source: Source, step: StepGraph, streams: Streams, origin: str, total: int) -> None:
+        self.source, self.step, self.origin, self.total = source, step, origin, total
+        frames = lanes(streams, total * step.frames_per_step, step.batch)
+        self.stream = tuple(map(on_levels, frames))  # what the certificate can hold
+        self.oracle = source.oracle()
+        self.expected = expected_outputs(self.oracle, step, self.stream)
+
+    def of(self, item: Built) -> Verdict:
+        """Step a file through the stream, and compare."""
+        invoke = invoker(item.content, item.kind)
+        distances = measure(self.expected, invoke, item.spec, self.stream)
+        dev = self.source.dev
+        return Verdict(distances, accuracy(self.oracle, invoke, item.spec, dev) if dev else None)
+
+    def report(self, item: Built, verdict: Verdict, tolerance: Tolerance) -> dict[str, Any]:
+        """Return what the manifest says of a file's proof."""
+        report: dict[str, Any] = {
+            "outputs": [asdict(distance) for distance in verdict.distances],
+            "steps": self.total,
+            "input": self.origin,
+            "bytes": len(item.content),
+            "us_per_step": round(microseconds(item.content, item.kind, item.spec), 2),
+            "tolerance": asdict(tolerance),
+        }
+        return report | ({"accuracy": verdict.accuracy} if verdict.accuracy else {})
+
+    def certificate(self, built: Sequence[Built], total: int, tolerance: Tolerance) -> Certificate:
+        """Return what a machine needs to prove the files again over `total` steps."""
+        certificate = begin_certificate(
+            self.oracle, self.step, self.stream, self.expected, total, tolerance, self.origin
+        )
+        for item in built:
+            runtime = RUNTIMES[item.kind]
+            invoke = invoker(item.content, item.kind)
+            made_by = f"{runtime} {version(runtime)}"
+            certificate = enter(certificate, item.kind, invoke, item.spec, made_by, is_exact(item.operators))
+        return certificate
