@@ -30,6 +30,7 @@ from edgernn.spec import StateSpec, StreamSpec, TensorSpec
 
 __all__ = [
     "Kind",
+    "Pending",
     "State",
     "StepBuilder",
     "StepGraph",
@@ -60,6 +61,19 @@ class Stepped:
 
     value: ir.Value
     timing: Timing | None = None
+
+
+@dataclass(frozen=True)
+class Pending(Stepped):
+    """What has a form in the step graph only together with what follows; its `value` is that of the sequence graph."""
+
+    def follow(self, node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+        """Return what `node` becomes, which has this among its inputs; or refuse it."""
+        raise NotImplementedError
+
+    def refused(self, name: str) -> str:
+        """Say why the output `name` cannot be this."""
+        raise NotImplementedError
 
 
 @dataclass
@@ -389,12 +403,15 @@ def refusal(node: ir.Node, reason: str, way_out: str = "") -> UnsupportedLayerEr
 
 
 def _apply(node: ir.Node, mapped: dict[ir.Value, Stepped], builder: StepBuilder) -> Sequence[Stepped]:
+    inputs = [None if value is None else mapped[value] for value in node.inputs]
+    builder.scope = scope_of(node)
+    pending = next((item for item in inputs if isinstance(item, Pending)), None)
+    if pending is not None:
+        return pending.follow(node, inputs, builder)
     entry = _RULES.get(node.op_type)
     if entry is None or node.domain not in ("", "ai.onnx"):
         known = ", ".join(sorted(_RULES))
         raise refusal(node, "there is no rule for this operator", f"the operators with a rule are: {known}")
-    inputs = [None if value is None else mapped[value] for value in node.inputs]
-    builder.scope = scope_of(node)
     if node.op_type not in _KEEPS_ZEROS:
         inputs = [item and _with_zeros(value, item, builder) for value, item in zip(node.inputs, inputs, strict=True)]
     if all(item is None or item.timing is None for item in inputs):
@@ -447,6 +464,8 @@ def _finish(builder: StepBuilder, outputs: Sequence[tuple[str, Stepped]], chunk:
     inputs = len(builder.graph.inputs)
     builder.scope = ""
     for name, item in outputs:
+        if isinstance(item, Pending):
+            raise UnsupportedLayerError(item.refused(name))
         if item.timing is None:
             raise UnsupportedLayerError(f"the output {name} is a constant: it does not depend on any input frame")
         builder.output(item.value, name)

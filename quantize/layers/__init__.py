@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgernn.quantize.layers import (
     activation,
+    attention,
     bidirectional,
     convolution,
     cropping,
@@ -16,6 +17,7 @@ from edgernn.quantize.layers import (
 
 __all__ = [
     "activation",
+    "attention",
     "bidirectional",
     "convolution",
     "cropping",

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from edgernn.quantize.rules import convolution, pointwise, pooling, recurrent, shape
+from edgernn.quantize.rules import convolution, lengths, pointwise, pooling, recurrent, reshape, shape
 
-__all__ = ["convolution", "pointwise", "pooling", "recurrent", "shape"]
+__all__ = ["convolution", "lengths", "pointwise", "pooling", "recurrent", "reshape", "shape"]

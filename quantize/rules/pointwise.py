@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from edgernn.quantize.graph import attribute
+from edgernn.quantize.rules.attention import compares_frames
 from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, merge, refusal, rule
 
 __all__: list[str] = []
@@ -21,6 +22,9 @@ BINARY = ("Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub")
 @rule(*UNARY, *BINARY, kind=Kind.POINTWISE)
 def elementwise(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
     """Bring branches to the same frame, then compute as before."""
+    scores = compares_frames(node, inputs)
+    if scores is not None:
+        return [scores]
     values, timing = merge(node, inputs, step)
     rank = max(len(value.shape or ()) for value in node.inputs if value is not None)
     for original, item in zip(node.inputs, inputs, strict=True):
@@ -40,6 +44,9 @@ def elementwise(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuild
 def matmul(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
     """A matrix applied to the features of each frame."""
     left, right = inputs
+    scores = compares_frames(node, inputs)
+    if scores is not None:
+        return [scores]
     if left is None or right is None or left.timing is None or right.timing is not None:
         raise refusal(node, "only a frame times a constant matrix is pointwise in time")
     return [Stepped(value, left.timing) for value in step.copy(node, [left.value, right.value])]
