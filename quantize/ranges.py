@@ -14,6 +14,7 @@ from edgernn.quantize.calibrate import Ranges
 from edgernn.quantize.cells import IN_FLOAT
 from edgernn.quantize.graph import scope_of
 from edgernn.quantize.products import matrix_of
+from edgernn.quantize.rules.attention import ATTENTION
 from edgernn.quantize.rules.pooling import STATISTICS
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import QuantParams
@@ -114,7 +115,7 @@ def _in_integers(node: ir.Node) -> bool:
 
 
 def _in_float(node: ir.Node) -> bool:
-    return scope_of(node).rpartition("/")[2] in (STATISTICS, IN_FLOAT)
+    return scope_of(node).rpartition("/")[2] in (ATTENTION, STATISTICS, IN_FLOAT)
 
 
 def _is_float(value: ir.Value) -> bool:

@@ -92,6 +92,11 @@ def _reduce(node: ir.Node, inputs: Sequence[Any]) -> Any:
     return function(inputs[0], attribute(node, "axes", None), keepdims=bool(attribute(node, "keepdims", 1)))
 
 
+@_lowers("ReduceSum")
+def _reduce_sum(node: ir.Node, inputs: Sequence[Any]) -> Any:
+    return tf.reduce_sum(inputs[0], array_of(node.inputs[1]).tolist(), keepdims=bool(attribute(node, "keepdims", 1)))
+
+
 @_lowers("Slice")
 def _slice(node: ir.Node, inputs: Sequence[Any]) -> Any:
     starts, stops, axes, *steps = (array_of(value).tolist() for value in node.inputs[1:])
@@ -121,8 +126,10 @@ def _split(node: ir.Node, inputs: Sequence[Any]) -> Any:
 
 @_lowers("MatMul")
 def _matmul(node: ir.Node, inputs: Sequence[Any]) -> Any:
-    """In two dimensions, so that it becomes FULLY_CONNECTED and not BATCH_MATMUL."""
+    """With a matrix in two dimensions, so that it becomes FULLY_CONNECTED and not BATCH_MATMUL."""
     x, matrix = inputs
+    if len(matrix.shape) > 2:
+        return tf.matmul(x, matrix)
     flat = x if len(x.shape) == 2 else tf.reshape(x, (-1, x.shape[-1]))
     product = tf.matmul(flat, matrix)
     return product if len(x.shape) == 2 else tf.reshape(product, (*x.shape[:-1], matrix.shape[-1]))

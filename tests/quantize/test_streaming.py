@@ -340,7 +340,6 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "masking": (lambda: chain(layers.Masking(name="bad"), layers.LSTM(3)), "mask"),
     "training": (_always_dropping, "training=True"),
     "flatten": (lambda: chain(layers.Flatten(name="bad"), length=9), "frames"),
-    "attention": (lambda: chain_of_two(layers.Attention(name="bad")), "no rule"),
     "first_frame": (lambda: _item((slice(None), 0)), "newest frame"),
     "last_frames": (lambda: _item((slice(None), slice(-3, None))), "newest frame"),
     "first_frames": (lambda: _item((slice(None), slice(None, 3))), "newest frame"),
