@@ -16,8 +16,9 @@ import onnx_ir as ir
 from edgernn.errors import ConversionError
 from edgernn.quantize.graph import Builder, identifier
 from edgernn.quantize.layer_call import Call, Tensor, refuse
+from edgernn.quantize.trace import Trace, trace_layer
 
-__all__ = ["Call", "Emitted", "Emitter", "emit_layer", "emits", "from_keras", "refuse"]
+__all__ = ["Call", "Emitted", "Emitter", "emit_layer", "emit_trace", "emits", "from_keras", "refuse"]
 
 Emitted = ir.Value | Sequence[ir.Value]
 Emit = Callable[[Any, Call, "Emitter"], Emitted]
@@ -30,8 +31,8 @@ REFUSED_ARGUMENTS = {
 }
 """Call arguments of layers that have no meaning in a stream: why, and what to do."""
 NO_RULE = {
+    "Discretization": ("it makes whole numbers of what it is given", "count the bins outside of the model"),
     "Embedding": ("its input is a number, not a frame", "feed the vectors themselves as (batch, time, features)"),
-    "Flatten": ("it lays all frames side by side", "end in the last frame or in GlobalAveragePooling1D"),
     "Lambda": ("it holds code that cannot be read", "write it with layers or with operators such as x * 0.5"),
     "Masking": ("a stream has no padding to mask", "leave it out"),
 }
@@ -61,6 +62,8 @@ class Emitter(Builder):
 
     name: str
     values: dict[int, ir.Value] = field(default_factory=dict)
+    kept: list[Any] = field(default_factory=list)
+    """What must live on while the ids of its tensors are in `values`."""
 
     def __post_init__(self) -> None:
         Builder.__init__(self, self.name)
@@ -87,8 +90,18 @@ def from_keras(model: Any) -> ir.Model:
 
 
 def emit_layer(layer: Any, call: Call, graph: Emitter) -> Emitted:
-    """Emit a layer that is called inside another one, under the name of that one."""
+    """Emit a call of a layer, also of one that is inside another one, or of a nested model."""
+    if _is_model(layer):
+        return _emit_nested(layer, call, graph)
+    _check_settings(layer)
     return _emitter_of(layer)(layer, call, graph)
+
+
+def emit_trace(traced: Trace, graph: Emitter, outer: int = 0) -> list[ir.Value]:
+    """Emit the operations that traced code calls; `outer` as in `Call`."""
+    graph.kept.append(traced)
+    graph.values.update(zip(map(id, traced.inputs), traced.values, strict=True))
+    return _emit_graph(traced, graph, outer)
 
 
 def _functional(model: Any) -> Any:
@@ -151,9 +164,9 @@ def _input(emitter: Emitter, tensor: Any) -> ir.Value:
     return emitter.input(identifier(layer.name), ["batch", "time", int(tensor.shape[2])])
 
 
-def _emit_graph(graph: Any, emitter: Emitter) -> list[ir.Value]:
+def _emit_graph(graph: Any, emitter: Emitter, outer: int = 0) -> list[ir.Value]:
     for node in _nodes(graph):
-        _emit_node(node, emitter)
+        _emit_node(node, emitter, outer)
     return [_value_of(tensor, emitter) for tensor in graph.outputs]
 
 
@@ -168,7 +181,7 @@ def _value_of(tensor: Any, emitter: Emitter) -> ir.Value:
     return value
 
 
-def _emit_node(node: Any, emitter: Emitter) -> None:
+def _emit_node(node: Any, emitter: Emitter, depth: int) -> None:
     layer = node.operation
 
     def known(argument: Any) -> Any:
@@ -176,10 +189,12 @@ def _emit_node(node: Any, emitter: Emitter) -> None:
         return Tensor(_value_of(argument, emitter), tuple(argument.shape), argument.dtype) if is_tensor else argument
 
     args, kwargs = node.arguments.convert(known)
-    call = Call(layer, tuple(args), kwargs, tuple(item.dtype for item in node.outputs))
+    if not args:  # a layer called with its input by name
+        args, kwargs = [kwargs.pop(next(iter(kwargs)))], kwargs
+    call = Call(layer, tuple(args), kwargs, tuple(item.dtype for item in node.outputs), depth)
     outer = emitter.scope
     emitter.scope = f"{outer}/{layer.name}" if outer else layer.name
-    emitted = (_emit_nested if _is_model(layer) else emit_layer)(layer, call, emitter)
+    emitted = emit_layer(layer, call, emitter)
     emitter.scope = outer
     values = [emitted] if isinstance(emitted, ir.Value) else emitted
     # a rule may leave out outputs after the first: `_value_of` refuses them where they are used
@@ -191,7 +206,7 @@ def _emit_nested(model: Any, call: Call, emitter: Emitter) -> Emitted:
         raise refuse(model, "a nested model is given a mask", "let the layer that masks be a part of it")
     graph = _functional(model)
     emitter.values.update(zip(map(id, graph.inputs), call, strict=True))
-    return _emit_graph(graph, emitter)
+    return _emit_graph(graph, emitter, call.outer)
 
 
 def _emitter_of(layer: Any) -> Emit:
@@ -201,9 +216,15 @@ def _emitter_of(layer: Any) -> Emit:
         return emit
     if family == "layers" and name in NO_RULE:
         raise refuse(layer, *NO_RULE[name])
-    known = ", ".join(sorted({name for kind, name in _LAYERS if kind == "layers"}))
-    own = "" if family else " of your own"
-    raise refuse(layer, f"there is no rule for this layer{own}", f"build it from layers that have one: {known}")
+    if family not in ("", "layers") or not hasattr(layer, "weights"):
+        known = ", ".join(sorted({name for kind, name in _LAYERS if kind == family}))
+        raise refuse(layer, "there is no rule for this operation", f"use others: {known}")
+    return _emit_code
+
+
+def _emit_code(layer: Any, call: Call, graph: Emitter) -> Emitted:
+    """Emit a layer that has no rule of its own by what its code calls."""
+    return emit_trace(trace_layer(call), graph, call.outer)
 
 
 def _family(layer: Any) -> str:

@@ -62,28 +62,56 @@ class Call(Sequence[ir.Value]):
         given = [item.value for item in _flat([self.kwargs.get("mask")]) if isinstance(item, Tensor)]
         return given[0] if given else None
 
-    def axis(self, axis: int) -> int:
-        """Return which axis of the graph's value Keras means by `axis`; refuse the batch."""
-        place = int(axis) % len(self.shape)
-        if place == 0:
+    def axis(self, axis: int, added: int = 0) -> int:
+        """Return which axis of the graph's value (with `added` new axes) Keras means by `axis`; refuse the batch.
+
+        What counts from the last axis goes on doing so: the shape of what an activation acts on is not known.
+        """
+        rank = len(self.shape) + added
+        if int(axis) % rank == 0:
             raise refuse(self.layer, "it works along the batch", "let it work along the features")
-        return place + self.outer
+        return int(axis) if axis < 0 else int(axis) + self.outer
 
     def axes(self, axes: Any) -> list[int]:
         """Return the axes of the graph's value, ascending, for what Keras calls `axis`: a number, several, or None."""
         listed = range(len(self.shape)) if axes is None else [axes] if np.ndim(axes) == 0 else axes
-        return sorted({self.axis(axis) for axis in listed})
+        return sorted({self.axis(axis) % self.rank for axis in listed})
+
+    def new_axes(self, axes: Any) -> list[int]:
+        """Return where the graph's value gets new axes, for those that Keras would give it."""
+        listed = [axes] if np.ndim(axes) == 0 else axes
+        return sorted(self.axis(axis, len(listed)) % (self.rank + len(listed)) for axis in listed)
+
+    def size(self, axis: int) -> int:
+        """Return how long an axis of the graph's value is; refuse one that is not fixed, such as time."""
+        size = self.shape[axis - self.outer if axis >= 0 else axis]
+        if size is None:
+            raise refuse(self.layer, "it needs to know how many frames there are", "let it work along the features")
+        return size
 
     def operands(self, graph: Builder, dtype: str | None = None) -> list[ir.Value]:
         """Return all positional arguments as values of one dtype, numbers and arrays as constants."""
-        dtype = dtype or self.dtypes[0]
-        return [_as(dtype, item, graph) for item in _flat(self.args) if item is not None]
+        listed = len(self.args) == 1 and isinstance(self.args[0], list | tuple)
+        given = self.args[0] if listed else self.args
+        return [_as(dtype or self.dtypes[0], item, graph) for item in given if item is not None]
+
+    @property
+    def common_dtype(self) -> str:
+        """The dtype in which Keras compares the arguments."""
+        import keras
+
+        kinds = [item.dtype if isinstance(item, Tensor) else getattr(item, "dtype", type(item)) for item in self.args]
+        return str(keras.backend.result_type(*kinds))
 
     def inside(self, layer: Any) -> Call:
         """Return the call of the layer inside TimeDistributed: the same values, of which it does not see time."""
         first = self.tensors[0]
         seen = replace(first, shape=(first.shape[0], *first.shape[2:]))
         return replace(self, layer=layer, args=(seen,), kwargs={}, outer=self.outer + 1)
+
+    def of(self, layer: Any) -> Call:
+        """Return the same call of another layer."""
+        return replace(self, layer=layer)
 
     @overload
     def __getitem__(self, index: int) -> ir.Value: ...

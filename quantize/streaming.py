@@ -468,6 +468,11 @@ def _finish(builder: StepBuilder, outputs: Sequence[tuple[str, Stepped]], chunk:
             raise UnsupportedLayerError(item.refused(name))
         if item.timing is None:
             raise UnsupportedLayerError(f"the output {name} is a constant: it does not depend on any input frame")
+        if item.timing.axis not in (1, None):
+            raise UnsupportedLayerError(
+                f"the output {name} has its time on axis {item.timing.axis}; expected (batch, time, features...): move "
+                "it there, for example with Permute"
+            )
         builder.output(item.value, name)
         timings.append(item.timing)
     for state in builder.states:

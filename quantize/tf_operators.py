@@ -45,6 +45,12 @@ def _erf(x: Any) -> Any:
     return tf.sign(x) * (1.0 - series * tf.exp(-x * x))
 
 
+def _gather(x: Any, places: Any, axis: int) -> Any:
+    """Places that are known are counted from the beginning: TFLite knows no others."""
+    known = tf.get_static_value(places)
+    return tf.gather(x, places if known is None else known % x.shape[axis], axis=axis)
+
+
 def _hard_sigmoid(x: Any, alpha: float, beta: float) -> Any:
     """With RELU6, which has an int8 kernel, and not with MINIMUM and MAXIMUM."""
     return tf.nn.relu6(x * (6.0 * alpha) + 6.0 * beta) * (1.0 / 6.0)
@@ -59,21 +65,26 @@ def _selu(x: Any, alpha: float, gamma: float) -> Any:
 
 
 PLAIN: dict[str, Callable[..., Any]] = {
-    "Abs": tf.abs, "Add": tf.add, "Div": tf.divide, "Erf": _erf, "Exp": tf.exp,
-    "Identity": tf.identity, "Log": tf.math.log, "Max": tf.maximum, "Min": tf.minimum, "Mul": tf.multiply,
-    "Neg": tf.negative, "Pow": tf.pow, "Relu": tf.nn.relu, "Sigmoid": tf.sigmoid, "Softplus": _softplus,
+    "Abs": tf.abs, "Add": tf.add, "And": tf.logical_and, "Ceil": tf.math.ceil, "Cos": tf.cos, "Div": tf.divide,
+    "Equal": tf.equal, "Erf": _erf, "Exp": tf.exp, "Floor": tf.floor, "Greater": tf.greater,
+    "GreaterOrEqual": tf.greater_equal, "Identity": tf.identity, "Less": tf.less, "LessOrEqual": tf.less_equal,
+    "Log": tf.math.log, "Max": tf.maximum, "Min": tf.minimum, "Mul": tf.multiply, "Neg": tf.negative,
+    "Not": tf.logical_not, "Or": tf.logical_or, "Pow": tf.pow, "Relu": tf.nn.relu, "Round": tf.round,
+    "Sigmoid": tf.sigmoid, "Sign": tf.sign, "Sin": tf.sin, "Softplus": _softplus,
     "Softsign": lambda x: x / (1.0 + tf.abs(x)), "Sqrt": tf.sqrt, "Sub": tf.subtract, "Tanh": tf.tanh,
+    "Where": tf.where, "Xor": tf.not_equal,
 }  # fmt: skip
 for _name, _function in PLAIN.items():
     _TABLE[_name] = lambda node, inputs, function=_function: function(*inputs)  # type: ignore[misc]
 
 _TABLE.update(
     {
+        "Cast": lambda node, i: tf.cast(i[0], ir.DataType(attribute(node, "to", 1)).numpy()),
         "Clip": lambda node, i: tf.clip_by_value(i[0], i[1], i[2]),
         "Concat": lambda node, i: tf.concat(i, attribute(node, "axis", 0)),
         "DequantizeLinear": lambda node, i: i[0],  # its other half is the fake quantization below
         "Elu": lambda node, i: _elu(i[0], attribute(node, "alpha", 1.0)),
-        "Gather": lambda node, i: tf.gather(i[0], i[1], axis=attribute(node, "axis", 0)),
+        "Gather": lambda node, i: _gather(i[0], i[1], attribute(node, "axis", 0)),
         "HardSigmoid": lambda node, i: _hard_sigmoid(i[0], attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)),
         "LeakyRelu": lambda node, i: tf.nn.leaky_relu(i[0], attribute(node, "alpha", 0.01)),
         "LogSoftmax": lambda node, i: tf.nn.log_softmax(i[0], attribute(node, "axis", -1)),
@@ -81,20 +92,25 @@ _TABLE.update(
         "Reshape": lambda node, i: tf.reshape(i[0], shape_of(node.outputs[0])),
         "Selu": lambda node, i: _selu(i[0], attribute(node, "alpha", 1.673), attribute(node, "gamma", 1.051)),
         "Softmax": lambda node, i: tf.nn.softmax(i[0], attribute(node, "axis", -1)),
+        "Tile": lambda node, i: tf.tile(i[0], array_of(node.inputs[1])),
         "Transpose": lambda node, i: tf.transpose(i[0], attribute(node, "perm", None)),
     }
 )
 
 
-@_lowers("ReduceMean", "ReduceMax")
+REDUCTIONS = {
+    "ReduceMax": tf.reduce_max,
+    "ReduceMean": tf.reduce_mean,
+    "ReduceMin": tf.reduce_min,
+    "ReduceProd": tf.reduce_prod,
+    "ReduceSum": tf.reduce_sum,
+}
+
+
+@_lowers(*REDUCTIONS)
 def _reduce(node: ir.Node, inputs: Sequence[Any]) -> Any:
-    function = tf.reduce_mean if node.op_type == "ReduceMean" else tf.reduce_max
-    return function(inputs[0], attribute(node, "axes", None), keepdims=bool(attribute(node, "keepdims", 1)))
-
-
-@_lowers("ReduceSum")
-def _reduce_sum(node: ir.Node, inputs: Sequence[Any]) -> Any:
-    return tf.reduce_sum(inputs[0], array_of(node.inputs[1]).tolist(), keepdims=bool(attribute(node, "keepdims", 1)))
+    axes = array_of(node.inputs[1]).tolist() if len(node.inputs) > 1 else attribute(node, "axes", None)
+    return REDUCTIONS[node.op_type](inputs[0], axes, keepdims=bool(attribute(node, "keepdims", 1)))
 
 
 @_lowers("Slice")
@@ -112,7 +128,8 @@ def _slice(node: ir.Node, inputs: Sequence[Any]) -> Any:
 @_lowers("Split")
 def _split(node: ir.Node, inputs: Sequence[Any]) -> Any:
     """Parts of one size are a SPLIT; others are SLICEs, because XNNPACK does not take SPLIT_V."""
-    sizes, axis = array_of(node.inputs[1]).tolist(), attribute(node, "axis", 0)
+    axis = attribute(node, "axis", 0)
+    sizes = array_of(node.inputs[1]).tolist() if len(node.inputs) > 1 else [0] * len(node.outputs)
     if len(set(sizes)) == 1:
         return tf.split(inputs[0], len(sizes), axis)
     shape = list(inputs[0].shape)
@@ -137,8 +154,10 @@ def _matmul(node: ir.Node, inputs: Sequence[Any]) -> Any:
 
 @_lowers("LayerNormalization")
 def _layer_norm(node: ir.Node, inputs: Sequence[Any]) -> Any:
-    centred = inputs[0] - tf.reduce_mean(inputs[0], -1, keepdims=True)
-    variance = tf.reduce_mean(centred * centred, -1, keepdims=True)
+    rank = len(inputs[0].shape)
+    axes = list(range(attribute(node, "axis", -1) % rank, rank))
+    centred = inputs[0] - tf.reduce_mean(inputs[0], axes, keepdims=True)
+    variance = tf.reduce_mean(centred * centred, axes, keepdims=True)
     result = centred * tf.math.rsqrt(variance + attribute(node, "epsilon", 1e-5)) * inputs[1]
     return result + inputs[2] if len(inputs) > 2 else result
 

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from edgernn.quantize.layers import (
     activation,
+    arithmetic,
     attention,
     bidirectional,
     convolution,
     cropping,
     dense,
-    merging,
     normalization,
     pooling,
     recurrent,
+    reduction,
+    shape,
+    wrapper,
 )
 
 __all__ = [
     "activation",
+    "arithmetic",
     "attention",
     "bidirectional",
     "convolution",
     "cropping",
     "dense",
-    "merging",
     "normalization",
     "pooling",
     "recurrent",
+    "reduction",
+    "shape",
+    "wrapper",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from edgernn.quantize.from_keras import Call, Emitted, Emitter, emit_layer, emits, refuse
@@ -43,6 +44,11 @@ def _half(layer: Any, call: Call, graph: Emitter) -> ir.Value:
 
 @emits("Flip", of="ops")
 def _flip(layer: Any, call: Call, graph: Emitter) -> ir.Value:
-    if call.axes(layer.axis) != [1]:
-        raise refuse(layer, f"it flips axis {layer.axis}", "only time can be turned around: axis=1")
-    return turn_around(call[0], graph)
+    value = call[0]
+    for axis in call.axes(layer.axis):
+        if axis == 1:
+            value = turn_around(value, graph)
+        else:
+            places = np.arange(call.size(axis))[::-1]
+            value = graph.op("Gather", value, graph.constant(places, "places"), axis=axis)
+    return value

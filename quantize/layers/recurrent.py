@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgernn.quantize.cells import activation_attributes
+from edgernn.quantize.cells import Activation, activation_attributes
 from edgernn.quantize.from_keras import Call, Emitter, emits, refuse
 from edgernn.quantize.graph import array_of
 from edgernn.quantize.layers.activation import recurrent_activation
@@ -52,7 +52,7 @@ def _recurrent(
     _check(layer, inputs)
     kernel, recurrent, *bias = layer.get_weights()
     order = GATE_ORDER[op_type]
-    functions = [recurrent_activation(layer, name) for name in activations]
+    functions = [_function(layer, name) for name in activations]
     direction = {"direction": "reverse"} if layer.go_backwards else {}
     frames_first = graph.op("Transpose", inputs[0], perm=[1, 0, 2])
     every, _ = graph.ops(
@@ -71,6 +71,13 @@ def _recurrent(
     if layer.return_sequences:  # the operator keeps frames in place; Keras gives them in the order of their computation
         return turn_around(sequence, graph) if layer.go_backwards else sequence
     return graph.op("Gather", sequence, graph.constant(np.array(-1), "last"), axis=1)
+
+
+def _function(layer: Any, name: str) -> Activation:
+    known = recurrent_activation(layer, name)
+    if known is None:
+        raise refuse(layer, f"its {name} is not one that the recurrent operators have", "use tanh, sigmoid or relu")
+    return known
 
 
 def turn_around(x: ir.Value, graph: Emitter) -> ir.Value:

@@ -13,13 +13,15 @@ from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, merge, refusa
 __all__: list[str] = []
 
 UNARY = (
-    *("Abs", "Clip", "Elu", "Erf", "Exp", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Neg"),
-    *("Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
+    *("Abs", "Cast", "Ceil", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "Identity"),
+    *("LeakyRelu", "Log", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus"),
+    *("Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
 )
 BINARY = ("Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub")
+LOGICAL = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Where", "Xor")
 
 
-@rule(*UNARY, *BINARY, kind=Kind.POINTWISE)
+@rule(*UNARY, *BINARY, *LOGICAL, kind=Kind.POINTWISE)
 def elementwise(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
     """Bring branches to the same frame, then compute as before."""
     scores = compares_frames(node, inputs)
@@ -28,7 +30,11 @@ def elementwise(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuild
     values, timing = merge(node, inputs, step)
     rank = max(len(value.shape or ()) for value in node.inputs if value is not None)
     for original, item in zip(node.inputs, inputs, strict=True):
-        if original is None or item is None or item.timing is not None or timing is None or timing.axis is None:
+        if original is None or item is None or timing is None or timing.axis is None:
+            continue
+        if item.timing is not None:
+            if item.timing.axis is None or item.timing.axis + rank - len(original.shape or ()) != timing.axis:
+                raise refusal(node, "it joins the time of one branch with the features of another", MATCH_AXES)
             continue
         sizes = (1,) * (rank - len(original.shape or ())) + tuple(original.shape or ())
         if sizes[timing.axis] != 1:
@@ -40,16 +46,27 @@ def elementwise(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuild
     return [Stepped(value, timing) for value in step.copy(node, values)]
 
 
+MATCH_AXES = "give both the same axes, with keras.ops.expand_dims"
+
+
 @rule("MatMul", kind=Kind.POINTWISE)
 def matmul(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
-    """A matrix applied to the features of each frame."""
-    left, right = inputs
+    """A product of matrices in each frame, one of which may be constant."""
     scores = compares_frames(node, inputs)
     if scores is not None:
         return [scores]
-    if left is None or right is None or left.timing is None or right.timing is not None:
-        raise refusal(node, "only a frame times a constant matrix is pointwise in time")
-    return [Stepped(value, left.timing) for value in step.copy(node, [left.value, right.value])]
+    values, timing = merge(node, inputs, step)
+    ranks = [len(value.shape or ()) for value in node.inputs if value is not None]
+    for item, rank, summed in zip(inputs, ranks, (-1, -2), strict=True):
+        if item is None or item.timing is None or item.timing.axis is None or timing is None:
+            continue
+        place = item.timing.axis - rank
+        if place == summed:
+            raise refusal(node, "it sums over time", "let it work along the features, or pool over time")
+        if all(other is not None and other.timing is not None for other in inputs) and place >= -2:
+            raise refusal(node, "it takes every frame together with every other one", "use an attention layer")
+        timing = timing.on_axis(place + max(ranks))
+    return [Stepped(value, timing) for value in step.copy(node, values)]
 
 
 @rule("Softmax", "LogSoftmax", "LayerNormalization", "Concat", kind=Kind.POINTWISE)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import combinations, pairwise
 
 import numpy as np
 import onnx_ir as ir
@@ -15,10 +13,8 @@ from edgernn.quantize.streaming import (
     Kind,
     StepBuilder,
     Stepped,
-    batch_axis,
     refusal,
     rule,
-    step_shape,
     summed_up,
     values_of,
 )
@@ -75,56 +71,6 @@ def unsqueeze(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
     return _copy(node, inputs, step, None if axis is None else kept[axis])
 
 
-@rule("Reshape", kind=Kind.POINTWISE)
-def reshape(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
-    """The values of a frame may be laid out anew; batch and time must stay axes of their own."""
-    value, timing = _first(inputs)
-    assert node.inputs[0] is not None
-    sizes: list[Size] = list(step_shape(node.inputs[0], timing, step.batch))
-    opened = {"batch": batch_axis(node.inputs[0], timing)} | ({} if timing.axis is None else {"time": timing.axis})
-    for name, axis in opened.items():
-        sizes[axis] = name
-    wanted: list[Size] = [
-        sizes[axis] if size == 0 else size for axis, size in enumerate(array_of(node.inputs[1]).tolist())
-    ]
-    places = _places(sizes, wanted)
-    if places is None:
-        raise refusal(
-            node,
-            f"it lays out {sizes} as {wanted}, so that batch or time is no axis of its own any more",
-            "reshape the values of each frame alone, such as Reshape((-1, features)) or TimeDistributed(Flatten())",
-        )
-    static = [-1 if size == "time" else size for size in wanted]
-    for name, size in (("batch", step.batch), ("time", timing.frames)):
-        if name in places:
-            static[places[name]] = size
-    reshaped = step.op("Reshape", value, step.constant(np.array(static, np.int64), "shape"))
-    return [Stepped(reshaped, timing.on_axis(places.get("time")))]
-
-
-def _places(sizes: Sequence[Size], wanted: Sequence[Size]) -> dict[str, int] | None:
-    """Return where batch and time (the sizes that are names) are in the new shape, None where they are lost."""
-    names = [size for size in sizes if isinstance(size, str)]
-    between = _products(sizes, [axis for axis, size in enumerate(sizes) if isinstance(size, str)])
-    for axes in combinations(range(len(wanted)), len(names)):
-        kept = all(wanted[axis] in (name, -1) for name, axis in zip(names, axes, strict=True))
-        products = _products(wanted, axes)
-        if kept and all(new in (old, -1) for new, old in zip(products, between, strict=True)):
-            return dict(zip(names, axes, strict=True))
-    return None
-
-
-def _products(sizes: Sequence[Size], axes: Sequence[int]) -> list[int | None]:
-    """Return how many values lie before, between and behind some axes: -1 where a size is open, None for a name."""
-    edges = [-1, *axes, len(sizes)]
-    parts = [sizes[begin + 1 : end] for begin, end in pairwise(edges)]
-    return [None if any(isinstance(size, str) for size in part) else _product(part) for part in parts]
-
-
-def _product(sizes: Sequence[Size]) -> int:
-    return -1 if -1 in sizes else math.prod(size for size in sizes if isinstance(size, int))
-
-
 @rule("Split", kind=Kind.POINTWISE)
 def split(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
     """Parts of each frame."""
@@ -132,6 +78,15 @@ def split(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) ->
     if int(attribute(node, "axis", 0)) % _rank(node) == timing.axis:
         raise refusal(node, "it cuts the sequence into parts", "split the features of each frame (axis=-1)")
     return _copy(node, inputs, step, timing.axis)
+
+
+@rule("Tile", kind=Kind.POINTWISE)
+def tile(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+    """The features of a frame again and again."""
+    axis = _first(inputs)[1].axis
+    if axis is not None and array_of(node.inputs[1])[axis] != 1:
+        raise refusal(node, "it repeats the sequence", "a stream does not begin again: repeat the features")
+    return _copy(node, inputs, step, axis)
 
 
 @rule("Gather", kind=Kind.CAUSAL)

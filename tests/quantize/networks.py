@@ -2,73 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-import onnx_ir as ir
 from keras import layers
-from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 
-Array = NDArray[np.float32]
-Build = Callable[[], Any]
-FEATURES = 6
+from tests.quantize.building import (
+    FEATURES,
+    Array,
+    Build,
+    chain,
+    frames,
+    keras_outputs,
+    randomized,
+    reference,
+    streams_for,
+)
+from tests.quantize.pointwise_networks import POINTWISE
 
-
-def frames(features: int = FEATURES, name: str = "frames", length: int | None = None) -> Any:
-    """Return the input of a model."""
-    return keras.Input((length, features), name=name)
-
-
-def chain(*parts: Any, features: int = FEATURES, length: int | None = None) -> Any:
-    """Return a model of one layer behind the other."""
-    value = first = frames(features, length=length)
-    for part in parts:
-        value = part(value)
-    return keras.Model(first, value)
-
-
-def randomized(model: Any, seed: int = 0) -> Any:
-    """Give a model weights among which none could be mistaken for another: biases and statistics too."""
-    random = np.random.default_rng(seed)
-    for weight in model.weights:
-        kind = weight.path.rpartition("/")[2]
-        if kind in ("seed_generator_state", "count"):
-            continue
-        if "variance" in kind:
-            weight.assign(random.uniform(0.5, 2.0, weight.shape))
-        elif kind in ("moving_mean", "mean", "beta", "bias", "alpha"):
-            weight.assign(random.normal(0.0, 0.3, weight.shape))
-        elif kind == "gamma":
-            weight.assign(random.uniform(0.6, 1.4, weight.shape))
-        else:
-            fan_in = max(int(np.prod(weight.shape[:-1])), 1)
-            weight.assign(random.normal(0.0, 1.2 / np.sqrt(fan_in), weight.shape))
-    return model
-
-
-def streams_for(model: Any, length: int = 40, seed: int = 1) -> list[Array]:
-    """Return noise for every input, `(frames, features)`, as long as the model wants it where it wants that."""
-    random = np.random.default_rng(seed)
-    return [
-        random.standard_normal((item.shape[1] or length, item.shape[2])).astype(np.float32) for item in model.inputs
-    ]
-
-
-def keras_outputs(model: Any, batches: list[Array]) -> list[Array]:
-    """Ask Keras for every output on whole sequences `(batch, frames, features)`, from a fresh state."""
-    for layer in model._flatten_layers():
-        if getattr(layer, "stateful", False):
-            layer.reset_state()
-    outputs = model(batches if len(batches) > 1 else batches[0], training=False)
-    return [np.asarray(item, np.float32) for item in keras.tree.flatten(outputs)]
-
-
-def reference(model: ir.Model, fed: dict[str, Array]) -> list[Array]:
-    """Run a graph with ONNX' reference evaluator."""
-    return list(ReferenceEvaluator(ir.to_proto(model)).run(None, fed))
+__all__ = [
+    "FEATURES",
+    "LAYERS",
+    "NETWORKS",
+    "Array",
+    "Build",
+    "chain",
+    "frames",
+    "keras_outputs",
+    "randomized",
+    "reference",
+    "streams_for",
+]
 
 
 def _lstm(units: int = 5, **options: Any) -> Any:
@@ -144,116 +109,6 @@ def _convolutions() -> dict[str, Build]:
         "cropping": lambda: chain(layers.Cropping1D((2, 0)), _gru(3)),
         "cropping_nothing": lambda: chain(layers.Cropping1D((0, 0)), layers.Dense(2)),
     }
-
-
-def _normalizations() -> dict[str, Build]:
-    batch = layers.BatchNormalization
-    statistics = {"mean": np.linspace(-1, 1, FEATURES), "variance": np.linspace(0.5, 2, FEATURES)}
-    return {
-        "batch_norm": lambda: chain(batch()),
-        "batch_norm_bare": lambda: chain(batch(center=False, scale=False)),
-        "batch_norm_after_conv": lambda: chain(layers.Conv1D(4, 3), batch(), layers.ReLU()),
-        "batch_norm_after_conv_no_bias": lambda: chain(layers.Conv1D(4, 3, use_bias=False), batch(scale=False)),
-        "batch_norm_after_groups": lambda: chain(layers.Conv1D(4, 3, groups=2), batch(center=False)),
-        "batch_norm_after_depthwise": lambda: chain(layers.DepthwiseConv1D(3, depth_multiplier=2), batch()),
-        "batch_norm_after_separable": lambda: chain(layers.SeparableConv1D(4, 3), batch()),
-        "batch_norm_after_dense": lambda: chain(layers.Dense(4), batch(epsilon=0.1)),
-        "batch_norm_after_dense_no_bias": lambda: chain(layers.Dense(4, use_bias=False), batch(), batch()),
-        "batch_norm_after_relu": lambda: chain(layers.Dense(4, activation="relu"), batch()),
-        "batch_norm_after_lstm": lambda: chain(_lstm(), batch()),
-        "batch_norm_at_the_end": lambda: chain(layers.LSTM(5), batch()),
-        "batch_norm_beside_a_reader": _batch_norm_beside_a_reader,
-        "batch_norm_after_sum": _batch_norm_after_sum,
-        "layer_norm": lambda: chain(layers.LayerNormalization()),
-        "layer_norm_bare": lambda: chain(layers.LayerNormalization(center=False, scale=False, epsilon=0.01)),
-        "layer_norm_half": lambda: chain(
-            layers.LayerNormalization(scale=False), layers.LayerNormalization(center=False)
-        ),
-        "layer_norm_at_the_end": lambda: chain(layers.GRU(5), layers.LayerNormalization()),
-        "normalization": lambda: chain(layers.Normalization(**statistics)),
-        "normalization_before_conv": lambda: chain(layers.Normalization(**statistics), layers.Conv1D(4, 3)),
-        "normalization_inverted": lambda: chain(layers.Normalization(**statistics, invert=True)),
-        "normalization_scalar": lambda: chain(layers.Normalization(axis=None, mean=0.3, variance=2.0)),
-        "normalization_adapted": _normalization_adapted,
-        "normalization_after_dense": lambda: chain(layers.Dense(FEATURES), layers.Normalization(**statistics)),
-        "rescaling": lambda: chain(layers.Rescaling(0.5, offset=-0.3), layers.Rescaling(2.0)),
-    }
-
-
-def _batch_norm_beside_a_reader() -> Any:
-    first = frames()
-    value = layers.Conv1D(4, 3, padding="causal")(first)
-    return keras.Model(first, layers.Add()([layers.BatchNormalization()(value), value]))
-
-
-def _batch_norm_after_sum() -> Any:
-    first = frames()
-    total = layers.Add()([layers.Dense(4, use_bias=False)(first), layers.Dense(4)(first)])
-    return keras.Model(first, layers.BatchNormalization()(total))
-
-
-def _normalization_adapted() -> Any:
-    layer = layers.Normalization()
-    layer.adapt(np.random.default_rng(5).normal(2.0, 3.0, (20, 7, FEATURES)).astype(np.float32))
-    return chain(layer, layers.Dense(2))
-
-
-ACTIVATIONS = (
-    *("elu", "exponential", "gelu", "hard_sigmoid", "hard_silu", "leaky_relu", "linear", "log_softmax", "mish"),
-    *("relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh"),
-)
-RECURRENT_ACTIVATIONS = ("elu", "hard_sigmoid", "linear", "relu", "sigmoid", "softplus", "softsign", "tanh")
-
-
-def _activations() -> dict[str, Build]:
-    def one(name: str) -> Build:
-        return lambda: chain(layers.Dense(4), layers.Activation(name))
-
-    return {
-        **{f"activation_{name}": one(name) for name in ACTIVATIONS},
-        "relu_layer": lambda: chain(layers.ReLU(max_value=0.8)),
-        "relu_layer_slope": lambda: chain(layers.ReLU(negative_slope=0.1, max_value=1.0)),
-        "leaky_relu_layer": lambda: chain(layers.LeakyReLU(negative_slope=0.15)),
-        "prelu_layer": lambda: chain(layers.PReLU(shared_axes=[1])),
-        "prelu_layer_at_the_end": lambda: chain(layers.GRU(4), layers.PReLU()),
-        "elu_layer": lambda: chain(layers.ELU(alpha=0.7)),
-        "softmax_layer": lambda: chain(layers.Softmax()),
-        "keras_ops": _keras_ops,
-    }
-
-
-def _keras_ops() -> Any:
-    first = frames()
-    half = (1.0 - keras.ops.sigmoid(first)) * 2.0 + first / 4.0 - 0.9
-    quotient = 1.0 / (keras.ops.relu(half) + 1.5) - 0.4
-    return keras.Model(first, keras.ops.maximum(keras.ops.tanh(quotient), keras.ops.minimum(half, 0.5)))
-
-
-def _merges() -> dict[str, Build]:
-    def two(layer: Any) -> Build:
-        def build() -> Any:
-            first = frames()
-            return keras.Model(first, layer([layers.Dense(4)(first), layers.Dense(4, activation="tanh")(first)]))
-
-        return build
-
-    return {
-        "add": two(layers.Add()),
-        "subtract": two(layers.Subtract()),
-        "multiply": two(layers.Multiply()),
-        "maximum": two(layers.Maximum()),
-        "minimum": two(layers.Minimum()),
-        "average": two(layers.Average()),
-        "concatenate": two(layers.Concatenate()),
-        "concatenate_axis_2": two(layers.Concatenate(axis=2)),
-        "add_three": _add_three,
-    }
-
-
-def _add_three() -> Any:
-    first = frames()
-    parts = [layers.Dense(3)(first) for _ in range(3)]
-    return keras.Model(first, [layers.Add()(parts), layers.Average()(parts), layers.Multiply()(parts)])
 
 
 def _pools() -> dict[str, Build]:
@@ -375,9 +230,7 @@ def _outputs_by_name() -> Any:
 LAYERS: dict[str, Build] = {
     **_recurrent(),
     **_convolutions(),
-    **_normalizations(),
-    **_activations(),
-    **_merges(),
+    **POINTWISE,
     **_pools(),
     **_structures(),
 }

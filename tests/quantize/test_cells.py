@@ -14,7 +14,7 @@ from edgernn.quantize.cells import Activation, activation_attributes, decompose_
 from edgernn.quantize.graph import Builder
 from edgernn.quantize.layers.recurrent import GATE_ORDER
 from edgernn.quantize.stepping import invoke_onnx
-from tests.quantize.networks import RECURRENT_ACTIVATIONS, Array, randomized, reference
+from tests.quantize.building import Array, randomized, reference
 
 FEATURES, UNITS = 5, 4
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -168,11 +168,3 @@ def test_gate_order_of_gru(reset_after: bool) -> None:
         candidate = np.tanh(inner["h"] + (r * (h @ recurrent + bias) if reset_after else (r * h) @ recurrent))
         h = z * h + (1 - z) * candidate
     np.testing.assert_allclose(h, expected, atol=1e-5)
-
-
-def test_the_activations_of_keras_cells_are_all_tested() -> None:
-    from edgernn.quantize.layers.activation import FUNCTIONS, RECURRENT
-    from tests.quantize.networks import ACTIVATIONS
-
-    assert sorted(RECURRENT) == sorted(RECURRENT_ACTIVATIONS)
-    assert sorted(FUNCTIONS) == sorted(ACTIVATIONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -13,6 +14,7 @@ from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.graph import attribute
 from edgernn.quantize.stepping import invoke_onnx
 from tests.quantize.networks import LAYERS, NETWORKS, Array, keras_outputs, randomized, reference, streams_for
+from tests.quantize.pointwise_networks import ACTIVATIONS
 
 
 def in_reach_of_the_reference(graph: ir.Model) -> bool:
@@ -41,7 +43,11 @@ def batches_for(model: Any) -> list[Array]:
 
 @pytest.mark.parametrize("name", [*LAYERS, *NETWORKS])
 def test_the_sequence_graph_is_the_model(name: str) -> None:
-    model = randomized({**LAYERS, **NETWORKS}[name]())
+    assert_sequence_graph(randomized({**LAYERS, **NETWORKS}[name]()))
+
+
+def assert_sequence_graph(model: Any) -> None:
+    """Compare what ONNX makes of whole sequences with what Keras makes of them."""
     batches = batches_for(model)
     expected = keras_outputs(model, batches)
     found = evaluate(from_keras(model), batches)
@@ -50,3 +56,10 @@ def test_the_sequence_graph_is_the_model(name: str) -> None:
         assert truth.std() > 1e-3, "this network would not show a mistake"
         assert result.shape == truth.shape
         np.testing.assert_allclose(result, truth, rtol=2e-5, atol=2e-5)
+
+
+def test_every_activation_of_keras_is_tested() -> None:
+    """But `threshold`, which takes more than a tensor, and `sparsemax`, which is refused."""
+    named = {name for name, item in vars(keras.activations).items() if callable(item)}
+    aliases = {"deserialize", "get", "serialize", "hard_swish", "swish"}
+    assert sorted(named - aliases - {"sparsemax", "threshold"}) == sorted(ACTIVATIONS)

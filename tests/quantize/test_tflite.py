@@ -27,7 +27,8 @@ from edgernn.quantize.stepping import invoke_tflite, steps
 from edgernn.quantize.streaming import stream
 from edgernn.spec import QuantParams, StreamSpec
 from tests.quantize.lowering import lowered, snr_db
-from tests.quantize.networks import ACTIVATIONS, chain, keras_outputs, randomized, streams_for
+from tests.quantize.networks import chain, keras_outputs, randomized, streams_for
+from tests.quantize.pointwise_networks import ACTIVATIONS
 
 LEAST_DB = {"float32": 100, "float16": 50, "dynamic-int8": 28, "int8": 15}
 

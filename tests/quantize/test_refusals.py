@@ -1,0 +1,214 @@
+"""What cannot be streamed is refused by name: the layer, the reason, and what can be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from edgernn.errors import ConversionError, UnsupportedLayerError
+from edgernn.quantize.from_keras import from_keras
+from edgernn.quantize.graph import Builder
+from edgernn.quantize.streaming import stream
+from tests.quantize.networks import Build, chain, frames
+
+
+class _Untraceable(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.math.abs(x)
+
+
+def _with_initial_state() -> Any:
+    first, h = frames(), keras.Input((4,), name="h")
+    return keras.Model([first, h], layers.GRU(4, name="bad")(first, initial_state=h))
+
+
+def _with_state_of_another() -> Any:
+    first = frames()
+    _, h, c = layers.LSTM(4, return_state=True, name="encoder")(first)
+    return keras.Model(first, layers.LSTM(4, name="bad")(first, initial_state=[h, c]))
+
+
+def _state_is_used() -> Any:
+    first = frames()
+    every, state = layers.GRU(4, return_sequences=True, return_state=True, name="bad")(first)
+    return keras.Model(first, [every, layers.Dense(2)(state)])
+
+
+def _state_is_an_output() -> Any:
+    first = frames()
+    return keras.Model(first, layers.LSTM(4, return_state=True, name="bad")(first))
+
+
+def _with_mask() -> Any:
+    first, mask = frames(), keras.Input((None,), dtype="bool", name="mask")
+    return keras.Model([first, mask], layers.LSTM(4, name="bad")(first, mask=mask))
+
+
+def _embedding() -> Any:
+    first = keras.Input((None,), dtype="int32", name="tokens")
+    return keras.Model(first, layers.GRU(4)(layers.Embedding(10, 4, name="bad")(first)))
+
+
+def _always_dropping() -> Any:
+    first = frames()
+    return keras.Model(first, layers.Dropout(0.5, name="bad")(layers.Dense(2)(first), training=True))
+
+
+def _item(key: Any) -> Any:
+    first = frames(length=20)
+    return keras.Model(first, layers.Dense(2)(first)[key])
+
+
+def _own_activation(x: Any) -> Any:
+    return x if x > 0 else 0.0
+
+
+_own_activation.__name__ = "relu"
+
+
+def _flat_weights() -> Any:
+    first = frames(length=9)
+    return keras.Model(first, layers.Reshape((54,), name="bad")(first))
+
+
+REFUSED: dict[str, tuple[Build, str]] = {
+    "conv_same": (lambda: chain(layers.Conv1D(3, 3, padding="same", name="bad")), "padding='same' looks ahead"),
+    "depthwise_same": (lambda: chain(layers.DepthwiseConv1D(3, padding="same", name="bad")), "padding='same'"),
+    "separable_same": (lambda: chain(layers.SeparableConv1D(3, 3, padding="same", name="bad")), "padding='same'"),
+    "pool_same": (lambda: chain(layers.MaxPooling1D(2, padding="same", name="bad")), "padding='same'"),
+    "lambda": (lambda: chain(layers.Lambda(lambda x: 2 * x, name="bad")), "code"),
+    "initial_state": (_with_initial_state, "initial state"),
+    "initial_state_of_another": (_with_state_of_another, "initial state"),
+    "state_is_used": (_state_is_used, "final state"),
+    "state_is_an_output": (_state_is_an_output, "final state"),
+    "training": (_always_dropping, "training=True"),
+    "flatten": (lambda: chain(layers.Flatten(name="bad"), length=9), "frames"),
+    "first_frame": (lambda: _item((slice(None), 0)), "only the"),
+    "last_frames": (lambda: _item((slice(None), slice(-3, None))), "only the"),
+    "first_frames": (lambda: _item((slice(None), slice(None, 3))), "only the"),
+    "padding_behind": (lambda: chain(layers.ZeroPadding1D((0, 2), name="bad")), "after the last"),
+    "cropping_behind": (lambda: chain(layers.Cropping1D((0, 2), name="bad")), "drops the last"),
+    "norm_over_time": (lambda: chain(layers.LayerNormalization(axis=1, name="bad"), length=9), "axes"),
+    "normalization_of_time": (
+        lambda: chain(layers.Normalization(axis=1, mean=np.zeros(6), variance=np.ones(6), name="bad"), length=6),
+        "axes",
+    ),
+    "pool_keeps_time": (lambda: chain(layers.GlobalMaxPooling1D(keepdims=True, name="bad")), "keepdims"),
+    "layer_in_a_cell": (lambda: chain(layers.LSTM(2, activation=layers.ReLU(), name="bad")), "its activation"),
+    "prelu_by_frame": (lambda: chain(layers.PReLU(name="bad"), length=9), "from frame to frame"),
+    "conv_channels_first": (
+        lambda: chain(layers.Conv1D(2, 2, data_format="channels_first", name="bad"), length=8),
+        "channels_first",
+    ),
+    "pool_channels_first": (
+        lambda: chain(layers.AveragePooling1D(2, data_format="channels_first", name="bad"), length=8),
+        "channels_first",
+    ),
+    "quantized": (lambda: _quantized(), "weights are quantized"),
+    "lora": (lambda: _with_lora(), "LoRA"),
+    "float16": (lambda: chain(layers.Dense(3, dtype="float16", name="bad")), "weights are float16"),
+    "own_layer": (lambda: chain(_Untraceable(name="bad")), "cannot be traced"),
+    "nested_own_layer": (lambda: chain(chain(_Untraceable(name="bad")), layers.Dense(2)), "cannot be traced"),
+    "attention": (lambda: chain_of_two(layers.Attention(name="bad")), "every frame together"),
+    "every_second": (lambda: _item((slice(None), slice(None, None, 2))), "every second frame"),
+    "batch_norm_of_time": (
+        lambda: chain(layers.BatchNormalization(axis=1, name="bad"), length=9),
+        "from frame to frame",
+    ),
+    "softmax_over_time": (lambda: chain(layers.Softmax(axis=1, name="bad")), "along the time axis"),
+    "joined_in_time": (lambda: chain_of_two(layers.Concatenate(axis=1, name="bad")), "along the time axis"),
+    "activation_of_your_own": (lambda: chain(layers.Dense(2, activation=_own_activation, name="bad")), "of your own"),
+    "activation_in_a_cell": (lambda: chain(layers.GRU(2, activation=_own_activation, name="bad")), "activation"),
+    "transposed": (lambda: chain(layers.Permute((2, 1), name="bad"), length=9), "time on axis 2"),
+    "dense_over_time": (
+        lambda: chain(layers.Permute((2, 1)), layers.Dense(3, name="bad"), layers.Permute((2, 1)), length=9),
+        "sums over time",
+    ),
+    "reshape_over_time": (_flat_weights, "frames side by side"),
+    "group_norm": (lambda: chain(layers.GroupNormalization(2, name="bad")), "TimeDistributed"),
+    "repeat_vector": (lambda: chain(layers.GRU(4), layers.RepeatVector(3, name="bad")), "two models"),
+    "discretization": (lambda: chain(layers.Discretization([0.0, 1.0], name="bad")), "whole numbers"),
+    "sparsemax": (lambda: chain(layers.Activation("sparsemax", name="bad")), "sorts"),
+    "dot": (lambda: chain_of_two(layers.Dot(2, name="bad")), "every frame of one input with every frame"),
+    "sum_over_time": (lambda: _operation(lambda x: keras.ops.sum(x, axis=1)), "has no end"),
+    "batch_mean": (lambda: _operation(lambda x: keras.ops.mean(x, axis=0)), "along the batch"),
+    "sorted": (lambda: _operation(keras.ops.sort), "no rule for this operation"),
+    "rates_meet": (lambda: rates_meet(), "different rates"),
+}
+
+
+def chain_of_two(layer: Any) -> Any:
+    first = frames()
+    return keras.Model(first, layer([first, layers.Dense(6)(first)]))
+
+
+def _operation(function: Any) -> Any:
+    first = frames(name="bad")
+    return keras.Model(first, function(layers.Dense(3, name="bad_dense")(first)))
+
+
+def _quantized() -> Any:
+    dense = layers.Dense(3, name="bad")
+    model = chain(dense)
+    dense.quantize("int8")
+    return model
+
+
+def _with_lora() -> Any:
+    dense = layers.Dense(3, name="bad")
+    model = chain(dense)
+    dense.enable_lora(2)
+    return model
+
+
+def rates_meet() -> Any:
+    first = frames()
+    return keras.Model(
+        first,
+        layers.Concatenate(name="bad")([layers.LSTM(2)(first), layers.Dense(3)(first)[:, -1]]) * 1.0
+        + layers.GlobalMaxPooling1D()(layers.Conv1D(5, 2, strides=2)(first)),
+    )
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_stream_is_refused_by_name(name: str) -> None:
+    build, reason = REFUSED[name]
+    with pytest.raises(UnsupportedLayerError) as refusal:
+        stream(from_keras(build()))
+    message = str(refusal.value)
+    assert reason in message
+    assert any(name in message for name in ("bad", "get_item", "add", "sum", "mean", "sort")), "it names the layer"
+    assert "; " in message, "it says what can be done"
+    assert "\n" not in message
+
+
+def test_a_model_of_pictures_is_refused() -> None:
+    first = keras.Input((8, 4, 3), name="pictures")
+    with pytest.raises(ConversionError, match=r"pictures.*expected \(batch, time, features\)"):
+        from_keras(keras.Model(first, layers.Dense(2)(first)))
+
+
+def test_a_model_that_is_no_graph_is_refused() -> None:
+    class Own(keras.Model):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return x
+
+    with pytest.raises(ConversionError, match=r"not a graph of layers.*rebuild it"):
+        from_keras(Own(name="own"))
+    with pytest.raises(ConversionError, match="not built"):
+        from_keras(keras.Sequential([layers.Dense(2)]))
+
+
+def test_an_operator_without_a_rule_is_refused_by_name() -> None:
+    builder = Builder("torch")
+    value = builder.input("x", ["batch", "time", 4])
+    builder.scope = "decoder"
+    builder.output(builder.op("CumSum", value, builder.constant(np.array(1))), "y")
+    with pytest.raises(UnsupportedLayerError, match=r"decoder \(CumSum\).*no rule for this operator.*with a rule are"):
+        stream(builder.finish())
