@@ -13,6 +13,7 @@ from edgernn.quantize.timing import Timing
 
 __all__: list[str] = []
 
+FRAME_BY_FRAME = "keep (batch, time) and reshape the features only, in Keras by TimeDistributed"
 BATCH, TIME = 1_000_003, 1_000_033  # two primes in the place of what is open: they can be told in every product
 
 
@@ -27,7 +28,7 @@ def reshape(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) 
     target = _target(node, sizes)
     axis = _time_axis(sizes, target, source.timing)
     if source.timing.axis is not None and axis is None:
-        raise refusal(node, "it mixes time with other axes", "keep (batch, time) and reshape the features only")
+        raise refusal(node, "it mixes time with other axes", FRAME_BY_FRAME)
     shape = [_in_step(size, place == axis, source.timing, step) for place, size in enumerate(target)]
     return [Stepped(step.op("Reshape", source.value, step.constant(shape, "shape")), source.timing.on_axis(axis))]
 
@@ -46,7 +47,7 @@ def _target(node: ir.Node, sizes: Sequence[int]) -> list[int]:
         left = math.prod(sizes) / -math.prod(target)
         target[target.index(-1)] = int(left)
     if math.prod(target) != math.prod(sizes):
-        raise refusal(node, f"its shape {wanted} is that of one batch size and length", "leave these two open: 0 or -1")
+        raise refusal(node, f"its shape {wanted} mixes time with other axes, or is made for one length", FRAME_BY_FRAME)
     return target
 
 
