@@ -21,10 +21,10 @@ from edgernn.devices.ports import not_arrays, reader, writer, wrong_number
 from edgernn.devices.states import StatefulRunner, StateKeeper
 from edgernn.errors import ArtifactError, MissingDependencyError, StepError, UsageError
 from edgernn.quiet import quiet_stderr
-from edgernn.spec import QuantParams, StateSpec, TensorSpec
-from edgernn.stream import Runner
+from edgernn.spec import RESET, RESTORE, SNAPSHOT, STEPS, STREAMS, QuantParams, StateSpec, StreamSpec, TensorSpec
+from edgernn.stream import Runner, State
 
-__all__ = ["LiteRTRunner", "open_litert", "open_tflite_runtime"]
+__all__ = ["LiteRTRunner", "VariablesRunner", "open_litert", "open_tflite_runtime"]
 
 
 def open_litert(model: ModelFile, threads: int = 1) -> Runner:
@@ -56,7 +56,8 @@ def _open(model: ModelFile, threads: int, module: str, package: str, extra: str)
         raise ArtifactError(
             f"{model.path} cannot be opened by {package} {version(package)}: {_reason(error)}"
         ) from error
-    return LiteRTRunner(interpreter, model, f"{package} {version(package)}")
+    kind = LiteRTRunner if model.spec.state_placement == "external" else VariablesRunner
+    return kind(interpreter, model, f"{package} {version(package)}")
 
 
 def _reason(error: Exception) -> str:
@@ -72,9 +73,10 @@ class LiteRTRunner(StatefulRunner):
         self.spec = spec = model.spec
         self.runtime = runtime
         tensors = _tensors(interpreter, model)
-        self._states = [tensors["input", state.input] for state in spec.states]
+        carried = _carried(spec)
+        self._states = [tensors["input", state.input] for state in carried]
         self._keeper = StateKeeper(spec)
-        self._copies = plan_copies([tensors["output", state.output] for state in spec.states], self._states)
+        self._copies = plan_copies([tensors["output", state.output] for state in carried], self._states)
         self._writers = [writer(tensor, tensors["input", tensor.name]) for tensor in spec.inputs]
         ports = []
         for tensor in spec.outputs:
@@ -111,30 +113,96 @@ class LiteRTRunner(StatefulRunner):
         self._invoke = _closed
 
 
+class VariablesRunner(LiteRTRunner):
+    """A step model with its states inside, as variables: reset, snapshot and restore are signatures of the file."""
+
+    def __init__(self, interpreter: Any, model: ModelFile, runtime: str) -> None:
+        self._interpreter = interpreter
+        super().__init__(interpreter, model, runtime)
+
+    def reset(self, stream: int | None = None) -> None:
+        """Put every state back to its initial value: of one stream, or of all."""
+        chosen = np.zeros(self.spec.batch, np.bool_)
+        chosen[self._keeper.chosen(stream)] = True
+        self._call(RESET, {STREAMS: chosen})
+
+    def snapshot(self, stream: int | None = None) -> State:
+        """Return copies of all states, and of how far the warm-up is."""
+        arrays, keeper = self._read()
+        return keeper.snapshot(arrays, stream)
+
+    def restore(self, state: State, stream: int | None = None) -> None:
+        """Go on from a snapshot; raise `ShapeError` if it is not one of this model."""
+        arrays, keeper = self._read()
+        keeper.restore(arrays, state, stream)
+        written = {spec.input: array for spec, array in zip(self.spec.states, arrays, strict=True)}
+        counted = {STEPS: keeper.made.astype(np.int32)} if keeper.longest else {}
+        self._call(RESTORE, {**written, **counted})
+
+    def _read(self) -> tuple[list[NDArray[Any]], StateKeeper]:
+        """Return what is inside now."""
+        found, keeper = self._call(SNAPSHOT, {}), StateKeeper(self.spec)
+        keeper.made[:] = found.get(STEPS, 0)
+        return [found[spec.output] for spec in self.spec.states], keeper
+
+    def _call(self, signature: str, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        if self._interpreter is None:
+            _closed()
+        try:
+            found: dict[str, NDArray[Any]] = self._interpreter.get_signature_runner(signature)(**inputs)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise StepError(f"{self.runtime} failed in the signature '{signature}': {_reason(error)}") from error
+        return found
+
+    def close(self) -> None:
+        """Let go of the interpreter."""
+        super().close()
+        self._interpreter = None
+
+
+def _carried(spec: StreamSpec) -> tuple[StateSpec, ...]:
+    """Return the states that are tensors of the step."""
+    return spec.states if spec.state_placement == "external" else ()
+
+
 def _closed() -> None:
     raise StepError("the runner is closed: open the model again")
 
 
 def _tensors(interpreter: Any, model: ModelFile) -> dict[tuple[str, str], NDArray[Any]]:
-    """Return a lasting view of every tensor that the spec names, by end ("input", "output") and name.
+    """Return a lasting view of every tensor that a step takes or gives, by end ("input", "output") and name."""
+    spec, carried = model.spec, _carried(model.spec)
+    expected: Ends = {
+        "input": [(t.name, t) for t in spec.inputs] + [(s.input, s) for s in carried],
+        "output": [(t.name, t) for t in spec.outputs] + [(s.output, s) for s in carried],
+    }
+    found = _checked(interpreter, model, "serving_default", expected)
+    if spec.state_placement == "internal" and spec.states:
+        counted = [(STEPS, TensorSpec(STEPS, (spec.batch,), "int32"))] * any(s.hold_steps for s in spec.states)
+        states: list[tuple[str, TensorSpec | StateSpec]] = [(s.output, s) for s in spec.states]
+        _checked(interpreter, model, SNAPSHOT, {"output": [*states, *counted]})
+    return {(end, name): _view(interpreter, found[end][name]) for end, named in expected.items() for name, _ in named}
+
+
+Ends = dict[str, list[tuple[str, TensorSpec | StateSpec]]]
+"""For an end, "input" or "output": the names in a signature, and what they should be."""
+
+
+def _checked(interpreter: Any, model: ModelFile, key: str, expected: Ends) -> dict[str, dict[str, Any]]:
+    """Return what the file says of a signature's tensors; raise `ArtifactError` where that is not what is expected.
 
     Names are those of the file's signature, the one part of a TFLite file that the converter does not rename. The
     signature runner tells the indices behind them: it is the only public way, and alike in LiteRT and in
     tflite-runtime. It must be gone before the first step, since it holds what `invoke` wants for itself.
     """
-    spec = model.spec
     try:
-        signature = interpreter.get_signature_runner("serving_default")
+        signature = interpreter.get_signature_runner(key)
     except ValueError as error:
         raise ArtifactError(
-            f"{model.path} has no signature 'serving_default', so its tensors have no names: convert it again"
+            f"{model.path} has no signature '{key}', so its tensors have no names: convert it again"
         ) from error
     found = {"input": signature.get_input_details(), "output": signature.get_output_details()}
     del signature
-    expected: dict[str, list[tuple[str, TensorSpec | StateSpec]]] = {
-        "input": [(t.name, t) for t in spec.inputs] + [(s.input, s) for s in spec.states],
-        "output": [(t.name, t) for t in spec.outputs] + [(s.output, s) for s in spec.states],
-    }
     for end, named in expected.items():
         if {name for name, _ in named} != set(found[end]):
             raise ArtifactError(
@@ -143,7 +211,7 @@ def _tensors(interpreter: Any, model: ModelFile) -> dict[tuple[str, str], NDArra
             )
         for name, tensor in named:
             _check(f"{model.path}: the {end} '{name}'", tensor, found[end][name])
-    return {(end, name): _view(interpreter, found[end][name]) for end, named in expected.items() for name, _ in named}
+    return found
 
 
 def _check(where: str, expected: TensorSpec | StateSpec, found: dict[str, Any]) -> None:

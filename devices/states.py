@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import ShapeError, UsageError
-from edgernn.spec import StateSpec, StreamSpec
+from edgernn.spec import STEPS, StateSpec, StreamSpec
 from edgernn.stream import State
 
-__all__ = ["STEPS", "StateKeeper", "StatefulRunner"]
+__all__ = ["StateKeeper", "StatefulRunner"]
 
-STEPS = "(steps)"  # in a snapshot, beside the states; no layer has such a name
 Place = tuple[slice | int, ...]
 
 
@@ -29,47 +28,49 @@ class StateKeeper:
         self._batch = spec.batch
         self._initial = [state.initial_array() for state in spec.states]
         self._lanes = [[_lane(state, stream) for state in spec.states] for stream in range(spec.batch)]
-        self._longest = max((state.hold_steps for state in spec.states), default=0)
-        self._made = np.zeros(spec.batch, np.int64)  # steps since the reset of each stream, while it matters
+        self.longest = max((state.hold_steps for state in spec.states), default=0)
+        """Steps after a reset during which some state keeps its initial value."""
+        self.made = np.zeros(spec.batch, np.int64)
+        """Steps since the reset of each stream, as far as that matters."""
         self.holding = False
         """Whether some state is to be put back to its initial value after the next step."""
 
     def reset(self, arrays: Sequence[NDArray[Any]], stream: int | None = None) -> None:
         """Write the initial values, of one stream or of all."""
-        for lane in self._chosen(stream):
+        for lane in self.chosen(stream):
             for array, initial, place in zip(arrays, self._initial, self._lanes[lane], strict=True):
                 array[place] = initial[place]
-            self._made[lane] = 0
+            self.made[lane] = 0
         self._note()
 
     def hold(self, arrays: Sequence[NDArray[Any]]) -> None:
         """Put back the states whose inputs were not valid yet in the step just made."""
-        for lane, made in enumerate(self._made):
+        for lane, made in enumerate(self.made):
             for spec, array, initial, place in zip(self._specs, arrays, self._initial, self._lanes[lane], strict=True):
                 if made < spec.hold_steps:
                     array[place] = initial[place]
-        np.minimum(self._made + 1, self._longest, out=self._made)
+        np.minimum(self.made + 1, self.longest, out=self.made)
         self._note()
 
     def _note(self) -> None:
-        self.holding = bool(self._made.min() < self._longest)
+        self.holding = bool(self.made.min() < self.longest)
 
     def snapshot(self, arrays: Sequence[NDArray[Any]], stream: int | None = None) -> State:
         """Return copies of the states, and of how far the warm-up is."""
-        chosen = self._chosen(stream)
+        chosen = self.chosen(stream)
         copies = {
             spec.name: np.ascontiguousarray(array.take(chosen, spec.batch_axis))
             for spec, array in zip(self._specs, arrays, strict=True)
         }
-        return {**copies, STEPS: self._made[chosen]}
+        return {**copies, STEPS: self.made[chosen]}
 
     def restore(self, arrays: Sequence[NDArray[Any]], state: State, stream: int | None = None) -> None:
         """Write a snapshot; raise `ShapeError`, with nothing written, if it is not one of this model."""
-        chosen = self._chosen(stream)
+        chosen = self.chosen(stream)
         self._check(state, len(chosen))
         for spec, array in zip(self._specs, arrays, strict=True):
             array[(slice(None),) * spec.batch_axis + (chosen,)] = state[spec.name]
-        self._made[chosen] = state[STEPS]
+        self.made[chosen] = state[STEPS]
         self._note()
 
     def _check(self, state: State, streams: int) -> None:
@@ -83,8 +84,8 @@ class StateKeeper:
                 f"{expected.get(wrong[0])}, found {found.get(wrong[0])}"
             )
 
-    def _chosen(self, stream: int | None) -> list[int]:
-        """Return the indices of the streams that are meant."""
+    def chosen(self, stream: int | None) -> list[int]:
+        """Return the indices of the streams that are meant; raise `UsageError` for one that there is not."""
         if stream is None:
             return list(range(self._batch))
         if not 0 <= stream < self._batch:

@@ -14,6 +14,11 @@ from edgernn.errors import ArtifactError
 
 __all__ = ["QuantParams", "Reader", "StateSpec", "StreamSpec", "TensorSpec"]
 
+PLACEMENTS = ("external", "internal")
+# signatures of a TFLite file with its states inside, and what they take besides the states themselves
+RESET, SNAPSHOT, RESTORE = "reset", "snapshot", "restore"
+STREAMS, STEPS = "streams", "(steps)"
+
 KINDS = ("frames", "prefix")
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 DTYPES = ("float32", "float16", "float64", "bool", *INTEGERS)
@@ -131,6 +136,8 @@ class StreamSpec:
     """For each output: "frames" (a sequence), or "prefix" (what the source gives for all frames so far)."""
     latency_frames: int = 0
     """Input frames by which the slowest output is later than the frame it belongs to."""
+    state_placement: str = "external"
+    """Where the states are: "external", tensors that every step takes and gives, or "internal", in the model itself."""
 
     @property
     def state_nbytes(self) -> int:
@@ -170,6 +177,7 @@ class StreamSpec:
             output_delays=tuple(delays.whole(i) for i in delays),
             output_kinds=tuple(kinds.text(i, KINDS) for i in kinds),
             latency_frames=read.whole("latency_frames"),
+            state_placement=read.text("state_placement", PLACEMENTS) if read.has("state_placement") else "external",
         )
         for key, entries in (("output_delays", spec.output_delays), ("output_kinds", spec.output_kinds)):
             if len(entries) != len(spec.outputs):

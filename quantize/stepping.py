@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from edgernn.machine import int8_overflows
 from edgernn.quiet import quiet_stderr
-from edgernn.spec import StreamSpec, TensorSpec
+from edgernn.spec import RESET, STREAMS, StreamSpec, TensorSpec
 
 __all__ = ["Invoke", "invoke_onnx", "invoke_tflite", "invoker", "microseconds", "open_onnx", "open_tflite", "steps"]
 
 Arrays = dict[str, NDArray[Any]]
-Invoke = Callable[[Arrays], Arrays]
-"""Runs a model file once: arrays by input name to arrays by output name."""
+Invoke = Callable[..., Arrays]
+"""Runs a model file once: arrays by input name to arrays by output name; of a TFLite file also another `signature`."""
 
 
 def invoker(content: bytes, kind: str) -> Invoke:
@@ -53,8 +53,16 @@ def open_onnx(content: bytes) -> Any:
 
 def invoke_tflite(content: bytes) -> Invoke:
     """Return a function that runs a TFLite file with LiteRT, on one thread."""
-    run = open_tflite(content).get_signature_runner()
-    return lambda inputs: run(**inputs)
+    interpreter = open_tflite(content)
+    runners: dict[str, Any] = {}
+
+    def invoke(inputs: Arrays, signature: str = "serving_default") -> Arrays:
+        if signature not in runners:
+            runners[signature] = interpreter.get_signature_runner(signature)
+        result: Arrays = runners[signature](**inputs)
+        return result
+
+    return invoke
 
 
 def invoke_onnx(content: bytes) -> Invoke:
@@ -71,14 +79,17 @@ def steps(invoke: Invoke, spec: StreamSpec, frames: Sequence[NDArray[Any]]) -> I
     `(batch, frames, features...)`; what does not fill a step at the end is left. Yields, for each step, the real
     (dequantized) outputs by name.
     """
-    state = {item.input: item.initial_array() for item in spec.states}
+    carried = spec.states if spec.state_placement == "external" else ()
+    if spec.state_placement == "internal":
+        invoke({STREAMS: np.ones(spec.batch, np.bool_)}, RESET)
+    state = {item.input: item.initial_array() for item in carried}
     initial = dict(state)
     size, lanes = spec.frames_per_step, [array[None] if spec.batch == 1 else array for array in frames]
     for number in range(lanes[0].shape[1] // size):
         chunk = slice(number * size, (number + 1) * size)
         fed = {item.name: _encode(item, array[:, chunk]) for item, array in zip(spec.inputs, lanes, strict=True)}
         result = invoke({**fed, **state})
-        for item in spec.states:
+        for item in carried:
             state[item.input] = initial[item.input] if number < item.hold_steps else result[item.output]
         yield {item.name: _decode(item, result[item.name]) for item in spec.outputs}
 
