@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgernn.errors import ArtifactError
 
-__all__ = ["QuantParams", "Reader", "StateSpec", "StreamSpec", "TensorSpec"]
+__all__ = ["PLACEMENTS", "QuantParams", "Reader", "StateSpec", "StreamSpec", "TensorSpec"]
 
 PLACEMENTS = ("external", "internal")
 # signatures of a TFLite file with its states inside, and what they take besides the states themselves

@@ -15,6 +15,7 @@ from edgernn.errors import UsageError
 from edgernn.progress import Progress
 from edgernn.quantize.bounds import read_bounds
 from edgernn.quantize.schemes import SCHEMES, Scheme, Tolerance, scheme_named
+from edgernn.spec import PLACEMENTS
 from edgernn.text import table
 
 __all__ = ["main"]
@@ -35,12 +36,13 @@ def main(arguments: Sequence[str], prog: str) -> int:
     from edgernn.quantize.source import load_source
 
     wanted = Options(
-        formats=tuple(dict.fromkeys(options.to.split(","))) if options.to is not None else scheme.formats,
+        formats=_formats(options.to, scheme, options.state),
         scheme=scheme,
         tolerance=tolerance,
         bounds=bounds,
         frames_per_step=options.frames_per_step,
         batch=options.batch,
+        state_placement=options.state,
         calibration=options.calibrate,
         parity_steps=options.steps,
         seed=options.seed,
@@ -53,6 +55,13 @@ def main(arguments: Sequence[str], prog: str) -> int:
         artifact = convert(source, options.output, wanted, progress)
     print(_report(artifact) + before)
     return 0
+
+
+def _formats(text: str | None, scheme: Scheme, state: str) -> tuple[str, ...]:
+    """Return the formats that were asked for, or else all that can be had."""
+    if text is not None:
+        return tuple(dict.fromkeys(text.split(",")))
+    return scheme.formats if state == "external" else ("tflite",)
 
 
 def _already_there(output: Path) -> str:
@@ -118,6 +127,13 @@ def _add_shape(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--batch", type=int, default=1, metavar="N", help="streams that one step serves, each with its own states"
+    )
+    group.add_argument(
+        "--state",
+        choices=PLACEMENTS,
+        default="external",
+        help="external: states are tensors that each step takes and gives (default); internal: variables inside the "
+        "model, for programs that cannot carry them (TFLite alone)",
     )
 
 

@@ -25,6 +25,7 @@ from edgernn.quantize.schemes import Scheme, Tolerance
 from edgernn.quantize.simplify import simplify
 from edgernn.quantize.source import Source
 from edgernn.quantize.streaming import StepGraph, stream
+from edgernn.quantize.tflite_variables import with_variables
 from edgernn.quantize.to_onnx import to_onnx
 from edgernn.quantize.to_tflite import to_tflite
 
@@ -47,6 +48,8 @@ class Options:
     """A multiple of what the strides in time make necessary; None for just that."""
     batch: int = 1
     """Streams that one step serves."""
+    state_placement: str = "external"
+    """"external", tensors that a step takes and gives, or "internal", variables inside the (TFLite) model."""
     calibration: Path | None = None
     parity_steps: int = 512
     """Steps that the artifact is compared with its source over; at least 500."""
@@ -88,6 +91,11 @@ def _check_formats(options: Options) -> None:
             f"there is no {options.scheme.name} in {', '.join(missing)} files; choose --to "
             f"{','.join(options.scheme.formats)}, or another --quantize"
         )
+    if options.state_placement == "internal" and options.formats != ("tflite",):
+        raise UsageError(
+            "--state internal is for TFLite files alone, whose variables keep a value from one run to the next: ONNX "
+            "has none, there a state has to go out and come in; choose --to tflite, or --state external"
+        )
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,10 @@ class Prepared:
             return Built(kind, scheme, *to_onnx(self.kept, taken_apart, spec, scheme, ranges))
         if ranges is not None:
             taken_apart = quantize_values(taken_apart, choose(taken_apart, ranges, everything(taken_apart)))
-        return Built(kind, scheme, *to_tflite(taken_apart, spec, scheme))
+        content, spec = to_tflite(taken_apart, spec, scheme)
+        if self.options.state_placement == "internal":
+            content, spec = with_variables(content, spec)
+        return Built(kind, scheme, content, spec)
 
     def write(
         self, output: Path, built: Sequence[Built], verdicts: Sequence[Verdict], facts: Mapping[str, Any] | None = None

@@ -23,14 +23,18 @@ MOST_SCALES = 128
 UNSIGNED_ZERO = 128  # uint8 levels count from 0: with int8 weights, the product that x86 and ARM have instructions for
 
 
-def integer_products(model: ir.Model, params: Mapping[str, QuantParams] | None = None) -> ir.Model:
+def integer_products(
+    model: ir.Model, params: Mapping[str, QuantParams] | None = None, by_row: bool = False
+) -> ir.Model:
     """Replace products with constant matrices by nodes that compute in int8 and give float.
 
     Inputs named in `params` are quantized with that (int8 levels); all others as they come, by their least and
-    greatest element. Matrices are int8 with a scale for each column, biases that are added next go into the node.
+    greatest element or, with `by_row`, each row by its own: then no stream of a batch sees another one. Matrices are
+    int8 with a scale for each column, biases that are added next go into the node.
     """
     consumed: Mapped = {}
     quantized: dict[ir.Value, ir.Value] = {}
+    rows: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
 
     def visit(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
         if node.outputs[0] in consumed:
@@ -42,8 +46,13 @@ def integer_products(model: ir.Model, params: Mapping[str, QuantParams] | None =
         quant = (params or {}).get(node.inputs[0].name or "")
         if quant and x not in quantized:
             quantized[x] = graph.op("QuantizeLinear", x, *_constants(quant, graph))
-        entering = quantized[x] if quant else x
-        result = _product(entering, quant, matrix, None if bias is None else bias[1], graph)
+        added = None if bias is None else bias[1]
+        if quant is None and by_row:
+            if x not in rows:
+                rows[x] = _rows(x, graph)
+            result = _product_by_row(*rows[x], matrix, added, graph)
+        else:
+            result = _product(quantized[x] if quant else x, quant, matrix, added, graph)
         if bias is not None:
             consumed[bias[0]] = result
         return [result]
@@ -66,6 +75,23 @@ def _product(x: ir.Value, quant: QuantParams | None, matrix: Floats, bias: Float
         x_scale, x_zero = _constants(quant, graph)
         result = graph.op(f"{MICROSOFT}::MatMulIntegerToFloat", x, kernel, x_scale, scale, x_zero, zero, *added)
     return graph.op("Mul", result, graph.constant(scales, "scales")) if late else result
+
+
+WHOLE_ROW = QuantParams(1 / 127, 0)
+
+
+def _rows(x: ir.Value, graph: Builder) -> tuple[ir.Value, ir.Value]:
+    """Quantize each row by its largest element; return the levels, and the largest elements `(..., 1)`."""
+    largest = graph.op("ReduceMax", graph.op("Abs", x), axes=[-1], keepdims=1)
+    largest = graph.op("Max", largest, graph.constant(1e-12, "least"))
+    return graph.op("QuantizeLinear", graph.op("Div", x, largest), *_constants(WHOLE_ROW, graph)), largest
+
+
+def _product_by_row(
+    levels: ir.Value, largest: ir.Value, matrix: Floats, bias: Floats | None, graph: Builder
+) -> ir.Value:
+    result = graph.op("Mul", _product(levels, WHOLE_ROW, matrix, None, graph), largest)
+    return result if bias is None else graph.op("Add", result, graph.constant(bias, "bias"))
 
 
 def _constants(quant: QuantParams, graph: Builder) -> tuple[ir.Value, ir.Value]:

@@ -33,11 +33,18 @@ def to_onnx(
         "float32": lambda: kept.model,
         "float16": lambda: half_weights(kept.model),
         "weights-int8": lambda: byte_weights(kept.model),
-        "dynamic-int8": lambda: byte_weights(integer_products(simplify(decompose_cells(integer_lstm(kept.model))))),
+        "dynamic-int8": lambda: byte_weights(_dynamic(kept, taken_apart)),
         "int8": lambda: byte_weights(_static(taken_apart, ranges)),
         "int4": lambda: byte_weights(nibble_products(taken_apart.model)),
     }
     return _serialize(ir.to_proto(builds[scheme.name]())), spec
+
+
+def _dynamic(kept: StepGraph, taken_apart: StepGraph) -> ir.Model:
+    """Quantize what products read as it comes: of several streams each by itself, which the LSTM does not."""
+    if kept.batch > 1:
+        return integer_products(taken_apart.model, by_row=True)
+    return integer_products(simplify(decompose_cells(integer_lstm(kept.model))))
 
 
 def _static(step: StepGraph, ranges: Ranges | None) -> ir.Model:

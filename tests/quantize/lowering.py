@@ -80,9 +80,9 @@ class Lowered:
 
 
 @cache
-def lowered(name: str) -> Lowered:
+def lowered(name: str, batch: int = 1) -> Lowered:
     model = randomized(NETWORKS[name]())
-    step = stream(from_keras(model))
+    step = stream(from_keras(model), batch=batch)
     kept = replace(step, model=simplify(step.model))
     taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
     streams = streams_for(model, LENGTH)
