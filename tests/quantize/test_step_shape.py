@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 from keras import layers
 
+from edgernn.artifact import ModelFile
+from edgernn.devices.runner import open_model
 from edgernn.errors import UsageError
 from edgernn.quantize.calibrate import observe
 from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.oracle import KerasOracle
 from edgernn.quantize.parity import expected_outputs, measure
+from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.simplify import simplify
 from edgernn.quantize.stepping import invoke_onnx, steps
 from edgernn.quantize.streaming import StepGraph, stream
+from edgernn.testing import check_runner
+from tests.quantize.lowering import lowered
 from tests.quantize.networks import NETWORKS, Array, chain, randomized, streams_for
 
 BATCH = 3
@@ -105,3 +112,13 @@ def test_calibration_sees_every_stream() -> None:
     ones = np.ones((20, 1), np.float32)
     ranges = observe(step, [[ones], [-2 * ones[:3]], [5 * ones[:7]]])
     assert ranges["frames"] == (-2.0, 5.0)
+
+
+def test_no_stream_of_a_batch_changes_another_in_any_quantization(tmp_path: Path) -> None:
+    """Not by a bit: a quantizer that takes one scale for all rows would let them."""
+    for scheme in (scheme for scheme in SCHEMES.values() if "onnx" in scheme.formats):
+        content, spec = lowered("crnn", batch=BATCH).onnx(scheme.name)
+        path = tmp_path / f"{scheme.name}.onnx"
+        path.write_bytes(content)
+        model = ModelFile("onnx", path, scheme.name, spec, len(content))
+        check_runner(lambda model=model: open_model(model), steps=24)  # type: ignore[misc]
