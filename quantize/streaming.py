@@ -42,6 +42,7 @@ __all__ = [
     "step_shape",
     "stream",
     "summed_up",
+    "together",
     "values_of",
 ]
 
@@ -333,6 +334,22 @@ def merge(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) ->
     rank = max(len(value.shape or ()) for value in node.inputs if value is not None)
     axis = next((t.axis + rank - len(v.shape or ()) for v, t in _timed(node, inputs) if t.axis is not None), None)
     return values, replace(timed[0], axis=axis, delay=latest, lag=lag, settled=settled)
+
+
+def together(
+    node: ir.Node, pairs: Sequence[tuple[ir.Value, Stepped]], step: StepBuilder
+) -> list[tuple[ir.Value, Stepped]]:
+    """Bring sequences, each behind its original, to whole steps and to the same frame."""
+    aligned = [(original, step.align(item, original)) for original, item in pairs]
+    timings = [item.timing for _, item in aligned if item.timing is not None]
+    if len({(timing.stride, timing.axis is None) for timing in timings}) > 1:
+        raise refusal(node, "it joins sequences that run at different rates", "give all of them the same strides")
+    latest = max(timing.delay for timing in timings)
+    return [
+        (original, step.delay(item, latest - item.timing.delay, original))
+        for original, item in aligned
+        if item.timing is not None
+    ]
 
 
 def summed_up(node: ir.Node, source: Stepped, step: StepBuilder, whole_steps: bool = True) -> Stepped:

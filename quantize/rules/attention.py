@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgernn.quantize.graph import array_of, attribute, plain_attributes
 from edgernn.quantize.masks import by_distance, evaluate, sizes_for
 from edgernn.quantize.rules.lengths import Lengths
-from edgernn.quantize.streaming import Pending, StepBuilder, Stepped, refusal
+from edgernn.quantize.streaming import Pending, StepBuilder, Stepped, refusal, together
 from edgernn.quantize.timing import Timing
 
 __all__ = ["ATTENTION", "Scores", "compares_frames"]
@@ -154,7 +154,7 @@ def _attend(node: ir.Node, scores: Scores, inputs: Sequence[Stepped | None], ste
     if softmax is None or scores.rows != rank - 2 or _axis(*given, rank) != rank - 2:
         raise refusal(node, "it sums over all frames, and not with the shares of a Softmax", WAY_OUT)
     band, masks = _read_masks(node, scores, softmax, step)
-    (query, late), keys, values = _together(node, (asking, asked, given), step)
+    (query, late), keys, values = together(node, (asking, asked, given), step)
     assert late.timing is not None
     band = replace(band, frames=late.timing.frames)
     step.scope = f"{step.scope}/{ATTENTION}" if step.scope else ATTENTION
@@ -169,8 +169,10 @@ def _attend(node: ir.Node, scores: Scores, inputs: Sequence[Stepped | None], ste
         known[item.node.outputs[0]] = _again(item, known, step)
     product = step.op("MatMul", _value(known[scores.value]), _with_past(values, "values", band, step))
     assert delayed.timing is not None
-    lag = max(item.timing.lag for _, item in (asking, asked, given) if item.timing is not None)
-    return Stepped(product, replace(delayed.timing, axis=len(node.outputs[0].shape or ()) - 2, lag=lag))
+    timings = [item.timing for _, item in (asking, asked, given) if item.timing is not None]
+    lag, settled = (max(times) for times in zip(*((timing.lag, timing.settled) for timing in timings), strict=True))
+    axis = len(node.outputs[0].shape or ()) - 2
+    return Stepped(product, replace(delayed.timing, axis=axis, lag=lag, settled=settled + band.ahead))
 
 
 def _value(known: Known) -> ir.Value:
@@ -218,24 +220,10 @@ def _bounded(node: ir.Node, past: int, ahead: int, frames: int, step: StepBuilde
     return seen
 
 
-def _together(node: ir.Node, pairs: Sequence[Pair], step: StepBuilder) -> list[Pair]:
-    """Bring sequences to whole steps and to the same frame."""
-    aligned = [(original, step.align(item, original)) for original, item in pairs]
-    timings = [item.timing for _, item in aligned if item.timing is not None]
-    if len({(timing.stride, timing.axis is None) for timing in timings}) > 1:
-        raise refusal(node, "its queries, keys and values run at different rates", "give all of them the same strides")
-    latest = max(timing.delay for timing in timings)
-    return [
-        (original, step.delay(item, latest - item.timing.delay, original))
-        for original, item in aligned
-        if item.timing is not None
-    ]
-
-
 def _with_past(pair: Pair, name: str, band: _Band, step: StepBuilder) -> ir.Value:
     original, item = pair
     assert item.timing is not None
-    return step.remember(item, band.held, original, name, item.timing.delay // item.timing.frames)
+    return step.remember(item, band.held, original, name, item.timing.hold_steps)
 
 
 def _places(timing: Timing, rank: int, band: _Band, step: StepBuilder) -> ir.Value | None:
@@ -244,7 +232,7 @@ def _places(timing: Timing, rank: int, band: _Band, step: StepBuilder) -> ir.Val
     if band.held == 0:
         return None if outside is None else step.constant(outside, "outside")
     shape = [step.batch, *[1] * (rank - 2), band.held]
-    empty = step.state("empty", shape, timing.delay // timing.frames, EMPTY)
+    empty = step.state("empty", shape, timing.hold_steps, EMPTY)
     fresh = step.constant(np.zeros([*shape[:-1], band.frames], np.float32), "taken")
     joined = step.op("Concat", empty.input, fresh, axis=rank - 1)
     empty.output = step.cut(joined, rank - 1, band.frames, band.frames + band.held)

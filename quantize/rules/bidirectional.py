@@ -63,7 +63,8 @@ def backward(
         every = step.ops(node.op_type, [window, *weights, None, *states], 1, plain_attributes(node))[0]
         blocks.append(step.cut(every, 0, 0, bound.chunk) if bound.lookahead else every)
     value = blocks[0] if len(blocks) == 1 else step.op("Concat", *blocks, axis=0)
-    return [Stepped(value, replace(timing, delay=timing.delay + bound.lookahead))]
+    seen = {"delay": timing.delay + bound.lookahead, "settled": timing.settled + bound.lookahead}
+    return [Stepped(value, replace(timing, **seen))]
 
 
 def _state(node: ir.Node, value: float, step: StepBuilder) -> ir.Value:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from edgernn.quantize.graph import attribute
 from edgernn.quantize.rules.attention import compares_frames
+from edgernn.quantize.rules.weighted import Shares
 from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, merge, refusal, rule
 
 __all__: list[str] = []
@@ -71,10 +72,12 @@ def matmul(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -
 
 @rule("Softmax", "LogSoftmax", "LayerNormalization", "Concat", kind=Kind.POINTWISE)
 def along_features(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
-    """Operators along an axis, which must not be time."""
+    """Operators along an axis, which must not be time; but what a Softmax over time gives may be summed up."""
     values, timing = merge(node, inputs, step)
     rank = len(node.inputs[0].shape or ()) if node.inputs[0] is not None else 0
     axis = int(attribute(node, "axis", -1)) % max(rank, 1)
+    if node.op_type == "Softmax" and inputs[0] is not None and timing is not None and axis == timing.axis:
+        return [Shares(value=node.outputs[0], axis=axis, softmax=node, score=inputs[0])]
     norm = node.op_type == "LayerNormalization"
     if timing is not None and timing.axis is not None and (axis <= timing.axis if norm else axis == timing.axis):
         raise refusal(node, "it works along the time axis", "let it work along the features (axis=-1)")

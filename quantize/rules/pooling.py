@@ -1,9 +1,9 @@
-"""Pooling over a window of frames, and over all frames so far."""
+"""Pooling over a window of frames, over all frames so far, and over the last of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -22,9 +22,10 @@ from edgernn.quantize.streaming import (
     summed_up,
 )
 
-__all__ = ["COUNT_LIMIT", "STATISTICS"]
+__all__ = ["COUNT_LIMIT", "STATISTICS", "recent"]
 
 COUNT_LIMIT = float(2**23)  # float32 still counts by ones here; beyond, the mean forgets slowly
+LEAST = float(np.finfo(np.float32).min)
 STATISTICS = "running"  # nodes whose scope ends in this stay in float when the rest is quantized
 NEVER_NEGATIVE = ("Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt")
 ONLY_MOVES = ("AveragePool", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -123,8 +124,8 @@ def pool_over_time(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBu
         raise refusal(node, "it pools over the batch, too", "pool over time and features alone")
     source = summed_up(node, source, step)
     assert source.timing is not None
-    running = _running_mean if reduce == "ReduceMean" else _running_max
-    return [Stepped(running(_Pooled(original, source, axes, keep), step), source.timing.on_axis(None))]
+    kind = _OVER_WINDOW if step.bounds.pooling_window else _OVER_ALL
+    return [Stepped(kind[reduce](_Pooled(original, source, axes, keep), step), source.timing.on_axis(None))]
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,55 @@ def _running_mean(pooled: _Pooled, step: StepBuilder) -> ir.Value:
 
 def _running_max(pooled: _Pooled, step: StepBuilder) -> ir.Value:
     step.scope = f"{step.scope}/{STATISTICS}"
-    largest = pooled.state("max", step, initial=float(np.finfo(np.float32).min))
+    largest = pooled.state("max", step, initial=LEAST)
     largest.output = step.op("Max", largest.input, pooled.newest("ReduceMax", step))
     return largest.output
+
+
+def _window_mean(pooled: _Pooled, step: StepBuilder) -> ir.Value:
+    """The sum of the last frames, zeros for those that have not come yet, over how many have."""
+    frames = _windowed(step)
+    assert pooled.source.timing is not None
+    mean = replace(pooled, source=_recent(pooled, step)).newest("ReduceMean", step)
+    come = pooled.source.timing.frames
+    if frames <= come:
+        return mean
+    count = pooled.state("count", step, one=True)
+    raised = step.op("Add", count.input, step.constant(float(come), "come"))
+    count.output = step.op("Min", raised, step.constant(float(frames), "window"))
+    return step.op("Mul", mean, step.op("Div", step.constant(float(frames), "window"), count.output))
+
+
+def _window_max(pooled: _Pooled, step: StepBuilder) -> ir.Value:
+    _windowed(step)
+    return replace(pooled, source=_recent(pooled, step, LEAST)).newest("ReduceMax", step)
+
+
+def _windowed(step: StepBuilder) -> int:
+    frames = step.bounds.pooling_window
+    assert frames is not None
+    step.approximate("pooling_window", f"over the last {frames} frames")
+    step.scope = f"{step.scope}/{STATISTICS}"
+    return frames
+
+
+def _recent(pooled: _Pooled, step: StepBuilder, initial: float = 0.0) -> Stepped:
+    return Stepped(recent(pooled.source, pooled.original, step, initial), pooled.source.timing)
+
+
+def recent(source: Stepped, original: ir.Value, step: StepBuilder, initial: float = 0.0) -> ir.Value:
+    """Return the frames of `Bounds.pooling_window` up to the newest one; those before the beginning are `initial`."""
+    timing, frames = source.timing, step.bounds.pooling_window
+    assert timing is not None
+    assert timing.axis is not None
+    assert frames is not None
+    if frames == timing.frames:
+        return source.value
+    if frames < timing.frames:
+        return step.cut(source.value, timing.axis, timing.frames - frames, timing.frames)
+    past = frames - timing.frames
+    return step.remember(source, past, original, "past", timing.hold_steps, initial)
+
+
+_OVER_ALL = {"ReduceMean": _running_mean, "ReduceMax": _running_max}
+_OVER_WINDOW = {"ReduceMean": _window_mean, "ReduceMax": _window_max}
