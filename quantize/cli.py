@@ -21,22 +21,25 @@ from edgernn.text import table
 __all__ = ["main"]
 
 LEAST_PARITY_STEPS = 500
+DEFAULT = "dynamic-int8"
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """Run `edgernn convert`; return the exit status."""
     options = _parser(prog).parse_args(arguments)
-    scheme = scheme_named(options.quantize)
+    scheme = scheme_named(options.quantize or DEFAULT)
     tolerance = _tolerance(options.tolerance, scheme)
     bounds = read_bounds(options.bidirectional, options.pooling, options.attention_window, options.approximate)
     if options.steps < LEAST_PARITY_STEPS:
         raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from edgernn.quantize.convert import Options, convert
+    from edgernn.quantize.choose import convert_best, read_goal, tell
+    from edgernn.quantize.convert import FORMATS, Options, convert
     from edgernn.quantize.source import load_source
 
+    goal = read_goal(options.optimize_for) if options.optimize_for is not None else None
     wanted = Options(
-        formats=_formats(options.to, scheme, options.state),
+        formats=_formats(options.to, FORMATS if goal else scheme.formats, options.state),
         scheme=scheme,
         tolerance=tolerance,
         bounds=bounds,
@@ -52,16 +55,23 @@ def main(arguments: Sequence[str], prog: str) -> int:
     with Progress(quiet=options.quiet) as progress:
         progress(f"loading {options.model.name}")
         source = load_source(options.model)
-        artifact = convert(source, options.output, wanted, progress)
+        if goal is None:
+            artifact = convert(source, options.output, wanted, progress)
+        else:
+            schemes = [scheme] if options.quantize else list(SCHEMES.values())
+            asked = tolerance if options.tolerance else None
+            artifact = convert_best(source, options.output, wanted, schemes, asked, goal, progress)
+    if goal is not None:
+        print(tell(artifact.conversion["optimized_for"]) + "\n")
     print(_report(artifact) + before)
     return 0
 
 
-def _formats(text: str | None, scheme: Scheme, state: str) -> tuple[str, ...]:
+def _formats(text: str | None, known: tuple[str, ...], state: str) -> tuple[str, ...]:
     """Return the formats that were asked for, or else all that can be had."""
     if text is not None:
         return tuple(dict.fromkeys(text.split(",")))
-    return scheme.formats if state == "external" else ("tflite",)
+    return known if state == "external" else ("tflite",)
 
 
 def _already_there(output: Path) -> str:
@@ -92,7 +102,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--to", metavar="FORMATS", help="tflite or onnx or tflite,onnx (default: those that the quantization has)"
     )
     parser.add_argument(
-        "--quantize", default="dynamic-int8", metavar="SCHEME", help=f"{', '.join(SCHEMES)} (default: dynamic-int8)"
+        "--quantize", metavar="SCHEME", help=f"{', '.join(SCHEMES)} (default: {DEFAULT}; all, to --optimize-for)"
+    )
+    parser.add_argument(
+        "--optimize-for",
+        metavar="this-machine[,size]",
+        help="build, prove and time every format and scheme here, and keep the fastest (smallest) that is true enough",
     )
     parser.add_argument(
         "--calibrate",

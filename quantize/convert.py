@@ -29,7 +29,7 @@ from edgernn.quantize.tflite_variables import with_variables
 from edgernn.quantize.to_onnx import to_onnx
 from edgernn.quantize.to_tflite import to_tflite
 
-__all__ = ["FORMATS", "Options", "Prepared", "Say", "convert", "prepare"]
+__all__ = ["FORMATS", "Options", "Prepared", "Say", "check_formats", "convert", "prepare"]
 
 FORMATS = tuple(RUNTIMES)
 Say = Callable[[str], None]
@@ -66,7 +66,7 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
     Raises `UnsupportedLayerError` for a layer without a streaming form, `ConversionError` for what a back end refuses,
     `ToleranceError` for a result that is not the source any more. Nothing is written unless all of it succeeds.
     """
-    _check_formats(options)
+    check_formats(options, options.scheme)
     check_target(output)
     prepared = prepare(source, options, say)
     built, verdicts = [], []
@@ -81,15 +81,17 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
     return prepared.write(output, built, verdicts)
 
 
-def _check_formats(options: Options) -> None:
-    unknown = [kind for kind in options.formats if kind not in FORMATS]
-    if unknown or not options.formats:
+def check_formats(options: Options, scheme: Scheme | None = None) -> None:
+    """Raise `UsageError` for what is no format, or one that cannot be written in `scheme` or with such states."""
+    formats = options.formats
+    unknown = [kind for kind in formats if kind not in FORMATS]
+    if unknown or not formats:
         raise UsageError(f"there is no format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
-    missing = [kind for kind in options.formats if kind not in options.scheme.formats]
-    if missing:
+    missing = [kind for kind in formats if scheme and kind not in scheme.formats]
+    if scheme and missing:
         raise UsageError(
-            f"there is no {options.scheme.name} in {', '.join(missing)} files; choose --to "
-            f"{','.join(options.scheme.formats)}, or another --quantize"
+            f"there is no {scheme.name} in {', '.join(missing)} files; choose --to {','.join(scheme.formats)}, "
+            "or another --quantize"
         )
     if options.state_placement == "internal" and options.formats != ("tflite",):
         raise UsageError(
@@ -118,12 +120,13 @@ class Prepared:
         self.say("stepping through the examples to find the range of every value")
         return observe(self.taken_apart, self.streams)
 
-    def build(self, kind: str, scheme: Scheme) -> Built:
-        """Make a file of a format."""
+    def build(self, kind: str, scheme: Scheme, cells: str = "kept") -> Built:
+        """Make a file of a format; recurrent operators that the runtime has are "kept" or taken "apart"."""
         ranges = self.ranges if scheme.calibrated else None
         spec, taken_apart = self.kept.spec(), self.taken_apart
         if kind == "onnx":
-            return Built(kind, scheme, *to_onnx(self.kept, taken_apart, spec, scheme, ranges))
+            kept = self.kept if cells == "kept" else taken_apart
+            return Built(kind, scheme, *to_onnx(kept, taken_apart, spec, scheme, ranges))
         if ranges is not None:
             taken_apart = quantize_values(taken_apart, choose(taken_apart, ranges, everything(taken_apart)))
         content, spec = to_tflite(taken_apart, spec, scheme)

@@ -17,7 +17,8 @@ from edgernn.quantize.examples import Streams, lanes
 from edgernn.quantize.parity import Distance, accuracy, check, check_accuracy, expected_outputs, measure
 from edgernn.quantize.schemes import Scheme, Tolerance
 from edgernn.quantize.source import Source
-from edgernn.quantize.stepping import invoker, microseconds, open_tflite
+from edgernn.quantize.stepping import invoker, open_tflite
+from edgernn.quantize.stopwatch import microseconds
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import StreamSpec
 

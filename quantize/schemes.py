@@ -32,6 +32,8 @@ class Scheme:
     """Whether it needs example data to fix the ranges."""
     formats: tuple[str, ...] = ("tflite", "onnx")
     """Files that may be written in it."""
+    taken_apart: bool = False
+    """Whether every recurrent operator is taken apart, since no runtime has it in this scheme."""
 
 
 # float32: kernels may sum in another order, so the last digits differ. The others bound what a sound conversion loses
@@ -48,8 +50,15 @@ SCHEMES = {
             "weights, activations and states in 8 bits",
             Tolerance(2.0, 10.0, max_accuracy_loss=0.01),
             calibrated=True,
+            taken_apart=True,
         ),
-        Scheme("int4", "weights in 4 bits, a scale for each 16 or 32", Tolerance(3.0, 8.0, 0.02), formats=("onnx",)),
+        Scheme(
+            "int4",
+            "weights in 4 bits, a scale for each 16 or 32",
+            Tolerance(3.0, 8.0, 0.02),
+            formats=("onnx",),
+            taken_apart=True,
+        ),
     )
 }
 

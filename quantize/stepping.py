@@ -6,7 +6,6 @@ A device uses `edgernn.devices`; this has nothing in common with it, so that eac
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from edgernn.machine import int8_overflows
 from edgernn.quiet import quiet_stderr
 from edgernn.spec import RESET, STREAMS, StreamSpec, TensorSpec
 
-__all__ = ["Invoke", "invoke_onnx", "invoke_tflite", "invoker", "microseconds", "open_onnx", "open_tflite", "steps"]
+__all__ = ["Invoke", "invoke_onnx", "invoke_tflite", "invoker", "open_onnx", "open_tflite", "steps"]
 
 Arrays = dict[str, NDArray[Any]]
 Invoke = Callable[..., Arrays]
@@ -92,33 +91,6 @@ def steps(invoke: Invoke, spec: StreamSpec, frames: Sequence[NDArray[Any]]) -> I
         for item in carried:
             state[item.input] = initial[item.input] if number < item.hold_steps else result[item.output]
         yield {item.name: _decode(item, result[item.name]) for item in spec.outputs}
-
-
-def microseconds(content: bytes, kind: str, spec: StreamSpec, rounds: int = 500) -> float:
-    """Return the median time of one bare run, inputs in place, microseconds: to compare files with each other."""
-    run = _bare_tflite(content) if kind == "tflite" else _bare_onnx(content, spec)
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times) * 1e6)
-
-
-def _bare_tflite(content: bytes) -> Callable[[], Any]:
-    return open_tflite(content).invoke  # type: ignore[no-any-return]
-
-
-def _bare_onnx(content: bytes, spec: StreamSpec) -> Callable[[], Any]:
-    session = open_onnx(content)
-    binding = session.io_binding()
-    for item in spec.inputs:
-        binding.bind_cpu_input(item.name, np.zeros(item.shape, item.dtype))
-    for state in spec.states:
-        binding.bind_cpu_input(state.input, state.initial_array())
-    for output in session.get_outputs():
-        binding.bind_output(output.name)
-    return lambda: session.run_with_iobinding(binding)
 
 
 def _encode(item: TensorSpec, real: NDArray[Any]) -> NDArray[Any]:

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.onnx_cells [--cell GRU|LSTM|RNN] [--units 64,128,...] [--rounds N] [--json FILE]
 
-The layer reads 40 features a frame. All files of a size are open in this one process and take turns, 50 steps at a
-time, inputs, outputs and states bound in place, one thread. Read the ratios to the operator: they are those of the low
-quartiles, which other work on the machine disturbs least.
+The layer reads 40 features a frame. All files of a size are open in this one process and take turns, for a
+millisecond each, inputs, outputs and states bound, one thread. Read the ratios to the operator: they are those of the
+low quartiles, which other work on the machine disturbs least.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,15 +25,15 @@ from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.graph import Builder
 from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.simplify import simplify
-from edgernn.quantize.stepping import invoke_onnx, open_onnx, steps
+from edgernn.quantize.stepping import invoke_onnx, steps
+from edgernn.quantize.stopwatch import bare, in_turns
 from edgernn.quantize.streaming import stream
 from edgernn.quantize.to_onnx import to_onnx
 from edgernn.spec import StreamSpec
 from edgernn.text import table
 
-FEATURES, STEPS, BATCH = 40, 500, 50
+FEATURES, STEPS = 40, 500
 GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
-Step = Callable[[], Any]
 
 
 def layer(cell: str, units: int, reset_after: bool) -> ir.Model:
@@ -58,33 +56,6 @@ def layer(cell: str, units: int, reset_after: bool) -> ir.Model:
     return builder.finish()
 
 
-def bound(content: bytes, spec: StreamSpec) -> Step:
-    """Return a step without copies: states are written where they were read."""
-    session = open_onnx(content)
-    binding = session.io_binding()
-    buffers = {tensor.name: np.zeros(tensor.shape, tensor.dtype) for tensor in (*spec.inputs, *spec.outputs)}
-    for state in spec.states:
-        buffers[state.input] = buffers[state.output] = state.initial_array()
-    for bind, tensors in ((binding.bind_input, session.get_inputs()), (binding.bind_output, session.get_outputs())):
-        for tensor in tensors:
-            array = buffers[tensor.name]
-            bind(tensor.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-    return lambda _keep=buffers: session.run_with_iobinding(binding)  # type: ignore[misc]
-
-
-def in_turns(rows: dict[str, Step], rounds: int) -> dict[str, list[float]]:
-    """Return microseconds a step of each round."""
-    times: dict[str, list[float]] = {name: [] for name in rows}
-    for number in range(rounds + 1):
-        for name, step in rows.items():
-            begin = time.perf_counter()
-            for _ in range(BATCH):
-                step()
-            if number:  # the first round warms up
-                times[name].append((time.perf_counter() - begin) / BATCH * 1e6)
-    return times
-
-
 def measure(cell: str, units: int, reset_after: bool, rounds: int) -> list[dict[str, Any]]:
     """Return a record for each scheme, the float operator first."""
     step = stream(layer(cell, units, reset_after))
@@ -93,7 +64,7 @@ def measure(cell: str, units: int, reset_after: bool, rounds: int) -> list[dict[
     frames = np.random.default_rng(1).normal(size=(STEPS, FEATURES)).astype(np.float32)
     ranges = observe(apart, [[frames]])
     files = {name: to_onnx(kept, apart, kept.spec(), scheme, ranges) for name, scheme in SCHEMES.items()}
-    times = in_turns({name: bound(*file) for name, file in files.items()}, rounds)
+    times = in_turns({name: bare(content, "onnx", spec) for name, (content, spec) in files.items()}, rounds)
     truth = _outputs(*files["float32"], frames)
     quiet = {name: float(np.percentile(item, 25)) for name, item in times.items()}
     return [
