@@ -90,21 +90,15 @@ def _spec(spec: StreamSpec, frame_rate_hz: float | None) -> str:
         ("state", s.name, _shape(s.shape), s.dtype, s.nbytes, _quant(s.quant), _initial(s.initial, s.hold_steps))
         for s in spec.states
     ]
-    plural = "s" if spec.frames_per_step > 1 else ""
-    frames = f"{spec.frames_per_step} frame{plural} a step{_ms(spec.frames_per_step, frame_rate_hz)}"
-    latency = f"latency {spec.latency_frames} frames{_ms(spec.latency_frames, frame_rate_hz)}"
-    states = f"{len(spec.states)} states of {spec.state_nbytes} bytes"
-    return f"  {frames}, {latency}, {states}\n" + table(
+    inside = ", inside the model" if spec.state_placement == "internal" else ""
+    states = f"{len(spec.states)} states of {spec.state_nbytes} bytes{inside}"
+    return f"  {spec.in_words(frame_rate_hz)}, {states}\n" + table(
         ["", "name", "shape", "dtype", "bytes", "scale, zero", "notes"], rows, "  "
     )
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
-
-
-def _ms(frames: int, frame_rate_hz: float | None) -> str:
-    return f" ({1000 * frames / frame_rate_hz:g} ms)" if frame_rate_hz else ""
 
 
 def _quant(quant: QuantParams | None) -> str:
@@ -178,6 +172,7 @@ def _as_json(artifact: Artifact) -> dict[str, Any]:
             "sha256": _digest(model),
             "scheme": model.scheme,
             "state_bytes": model.spec.state_nbytes,
+            "latency": model.spec.latency(artifact.frame_rate_hz),
             "stream": model.spec.to_dict(),
         }
     return {

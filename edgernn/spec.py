@@ -149,6 +149,33 @@ class StreamSpec:
         """Steps after a reset whose outputs mean nothing yet."""
         return max(map(self._warmup, range(len(self.outputs))), default=0)
 
+    def latency(self, frame_rate_hz: float | None) -> dict[str, float | None]:
+        """Return the latency in frames and milliseconds, and what it is at most with the wait for a full step.
+
+        Milliseconds are None where the frame rate is not known.
+
+        >>> StreamSpec((), (), (), frames_per_step=4, latency_frames=2).latency(100.0)
+        {'frames': 2, 'ms': 20.0, 'most_frames': 5, 'most_ms': 50.0}
+        """
+        most = self.latency_frames + self.frames_per_step - 1  # the first frame of a step waits for the last one
+        ms, most_ms = (1000 * n / frame_rate_hz if frame_rate_hz else None for n in (self.latency_frames, most))
+        return {"frames": self.latency_frames, "ms": ms, "most_frames": most, "most_ms": most_ms}
+
+    def in_words(self, frame_rate_hz: float | None) -> str:
+        """Return how a step is shaped, and how late it is.
+
+        >>> StreamSpec((), (), (), frames_per_step=4, batch=2, latency_frames=2).in_words(100.0)
+        '4 frames a step (40 ms) of 2 streams, latency 2 frames (20 ms), at most 5 (50 ms) until a step is full'
+        """
+
+        def ms(frames: int) -> str:
+            return f" ({1000 * frames / frame_rate_hz:g} ms)" if frame_rate_hz else ""
+
+        size, late = self.frames_per_step, self.latency_frames
+        streams = f" of {self.batch} streams" if self.batch > 1 else ""
+        waits = f", at most {late + size - 1}{ms(late + size - 1)} until a step is full" if size > 1 else ""
+        return f"{size} frame{'s' * (size > 1)} a step{ms(size)}{streams}, latency {late} frames{ms(late)}{waits}"
+
     def _warmup(self, index: int) -> int:
         frames = 1 if self.output_kinds[index] == "prefix" else self.outputs[index].shape[1]
         return -(-self.output_delays[index] // frames)

@@ -216,9 +216,11 @@ def _report(artifact: Artifact) -> str:
     first = next(iter(artifact.parity.values()))
     scheme, allowed = artifact.conversion["scheme"], first["tolerance"]
     compared = min(item["compared"] for item in first["outputs"])
+    shape = artifact.model().spec.in_words(artifact.frame_rate_hz)
     part = "" if compared >= first["steps"] else f" (of their beginnings, {compared} compared)"
     return (
         f"{artifact.path}: {scheme}, proven against its source over {first['steps']} steps of {first['input']}{part}\n"
+        f"{shape}\n"
         f"allowed: error {allowed['max_error']:g}, SNR from {allowed['min_snr_db']:g} dB; drift: of the mean error, in "
         f"1,000 steps, over {artifact.certificate['steps']:,}\n\n" + table(header, rows)
     )

@@ -187,6 +187,7 @@ def _manifest(source: Source, options: Options, built: Sequence[Built], reports:
         },
         "labels": facts.get("labels"),
         "frame_rate_hz": facts.get("frame_rate_hz"),
+        "latency": built[0].spec.latency(facts.get("frame_rate_hz")),
         "front_end": facts.get("front_end"),
         "decoder": facts.get("decoder"),
         "training": {
