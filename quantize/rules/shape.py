@@ -92,6 +92,8 @@ def tile(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> 
 @rule("Gather", kind=Kind.CAUSAL)
 def last_frame(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
     """Taking the last frame of the sequence gives, at each step, the newest frame: a prefix value."""
+    if inputs[1] is not None and inputs[1].timing is not None:
+        return _look_up(node, inputs, step)
     _, timing = _first(inputs)
     index = array_of(node.inputs[1])
     if int(attribute(node, "axis", 0)) % _rank(node) != timing.axis:
@@ -102,6 +104,18 @@ def last_frame(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilde
     value, timing = _first([summed_up(node, inputs[0], step, whole_steps=False)])
     newest = step.op("Gather", value, step.constant(np.array(timing.frames - 1), "newest"), axis=timing.axis)
     return [Stepped(newest, timing.on_axis(None))]
+
+
+def _look_up(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+    """Rows of a constant table, for the whole numbers of each frame."""
+    table, places = inputs
+    assert table is not None
+    assert places is not None
+    assert places.timing is not None
+    if table.timing is not None:
+        raise refusal(node, "it takes computed places of frames", "take constant places, or use an Embedding")
+    axis = None if places.timing.axis is None else places.timing.axis + int(attribute(node, "axis", 0)) % _rank(node)
+    return [Stepped(value, places.timing.on_axis(axis)) for value in step.copy(node, [table.value, places.value])]
 
 
 def _gather_axis(timing: Timing, axis: int, index: np.ndarray) -> int | None:
