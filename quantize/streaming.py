@@ -167,7 +167,10 @@ class _Entry:
 
 _RULES: dict[str, _Entry] = {}
 # zeros before them may stay unsaid
-_KEEPS_ZEROS = ("AveragePool", "Conv", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+_KEEPS_ZEROS = (
+    *("AveragePool", "Conv", "ConvTranspose", "MaxPool", "Pad", "Reshape", "Resize", "Slice", "Squeeze", "Transpose"),
+    "Unsqueeze",
+)
 
 
 def rule(

@@ -15,6 +15,7 @@ from edgernn.quantize.layers import (
     pooling,
     recurrent,
     reduction,
+    resampling,
     shape,
     wrapper,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "pooling",
     "recurrent",
     "reduction",
+    "resampling",
     "shape",
     "wrapper",
 ]

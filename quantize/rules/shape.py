@@ -22,7 +22,6 @@ from edgernn.quantize.timing import Timing
 
 __all__: list[str] = []
 
-Size = int | str
 LAST_FRAME = 2**31 - 2  # a Slice that ends behind it goes on to the end
 
 
