@@ -35,26 +35,29 @@ def main(arguments: Sequence[str], prog: str) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from edgernn.quantize.choose import convert_best, read_goal, tell
     from edgernn.quantize.convert import FORMATS, Options, convert
+    from edgernn.quantize.onnx_source import OnnxChoices
     from edgernn.quantize.source import load_source
 
+    placement, pairs = _states(options.state)
     goal = read_goal(options.optimize_for) if options.optimize_for is not None else None
     wanted = Options(
-        formats=_formats(options.to, FORMATS if goal else scheme.formats, options.state),
+        formats=_formats(options.to, FORMATS if goal else scheme.formats, placement),
         scheme=scheme,
         tolerance=tolerance,
         bounds=bounds,
         frames_per_step=options.frames_per_step,
         batch=options.batch,
-        state_placement=options.state,
+        state_placement=placement,
         calibration=options.calibrate,
         parity_steps=options.steps,
         seed=options.seed,
         name=options.name,
     )
+    choices = OnnxChoices.read(options.time_axis, pairs, options.constant, options.frames_per_step)
     before = _already_there(options.output)
     with Progress(quiet=options.quiet) as progress:
         progress(f"loading {options.model.name}")
-        source = load_source(options.model)
+        source = load_source(options.model, choices)
         if goal is None:
             artifact = convert(source, options.output, wanted, progress)
         else:
@@ -74,6 +77,19 @@ def _formats(text: str | None, known: tuple[str, ...], state: str) -> tuple[str,
     return known if state == "external" else ("tflite",)
 
 
+def _states(given: Sequence[str]) -> tuple[str, list[str]]:
+    """Return where states are, and the pairs INPUT=OUTPUT.
+
+    >>> _states(["internal", "h=hn"])
+    ('internal', ['h=hn'])
+    """
+    pairs = [text for text in given if "=" in text]
+    placements = list(dict.fromkeys(text for text in given if "=" not in text)) or ["external"]
+    if len(placements) > 1 or placements[0] not in PLACEMENTS:
+        raise UsageError(f"--state {' '.join(placements)}: expected {' or '.join(PLACEMENTS)}, or INPUT=OUTPUT")
+    return placements[0], pairs
+
+
 def _already_there(output: Path) -> str:
     """Return what to say of an artifact that will be replaced, "" where there is none."""
     try:
@@ -86,10 +102,12 @@ def _already_there(output: Path) -> str:
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog,
-        description="Turn a trained Keras model into a streaming artifact, and prove that it is the same model.",
+        description="Turn a trained Keras or ONNX model into a streaming artifact, and prove that it is the same.",
         epilog="quantization: " + "; ".join(f"{s.name}: {s.about}" for s in SCHEMES.values()) + ".",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a .keras file, or the folder of a training run")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a .keras or .onnx file, or the folder of a training run"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -129,6 +147,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=512, metavar="N", help="steps to compare over (default: 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the generated input (default: 0)")
     parser.add_argument("--name", help="what the artifact is called (default: the model's name)")
+    onnx = parser.add_argument_group("ONNX files", "what cannot be told from the file; each may be given several times")
+    for option, metavar, text in (
+        ("--time-axis", "INPUT=AXIS", "which axis of an input is time, counted from 0"),
+        ("--constant", "INPUT=NUMBER", "an input that is always the same, such as a sample rate"),
+    ):
+        onnx.add_argument(option, action="append", default=[], metavar=metavar, help=text)
     parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
     return parser
 
@@ -145,10 +169,12 @@ def _add_shape(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--state",
-        choices=PLACEMENTS,
-        default="external",
+        action="append",
+        default=[],
+        metavar="WHERE",
         help="external: states are tensors that each step takes and gives (default); internal: variables inside the "
-        "model, for programs that cannot carry them (TFLite alone)",
+        "model, for programs that cannot carry them (TFLite alone); INPUT=OUTPUT: a state that an ONNX file itself "
+        "takes and gives (default: told by name and shape), may be given several times",
     )
 
 

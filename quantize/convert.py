@@ -24,7 +24,7 @@ from edgernn.quantize.ranges import choose, everything
 from edgernn.quantize.schemes import Scheme, Tolerance
 from edgernn.quantize.simplify import simplify
 from edgernn.quantize.source import Source
-from edgernn.quantize.streaming import StepGraph, stream
+from edgernn.quantize.streaming import StepGraph
 from edgernn.quantize.tflite_variables import with_variables
 from edgernn.quantize.to_onnx import to_onnx
 from edgernn.quantize.to_tflite import to_tflite
@@ -151,7 +151,7 @@ class Prepared:
 def prepare(source: Source, options: Options, say: Say) -> Prepared:
     """Read the layers, derive the step, and ask the source for what it gives over a long stream."""
     say("reading the layers")
-    step = stream(source.graph(), options.frames_per_step, options.batch, options.bounds)
+    step = source.step(options.frames_per_step, options.batch, options.bounds)
     kept = replace(step, model=simplify(step.model))
     taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
     say(f"step graph: {step.frames_per_step} frames a step{_of_streams(step.batch)}, {len(step.states)} states")

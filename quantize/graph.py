@@ -19,6 +19,7 @@ from edgernn.errors import ConversionError
 __all__ = [
     "IR_VERSION",
     "MICROSOFT",
+    "ONE_STREAM",
     "OPSET",
     "Builder",
     "Mapped",
@@ -34,6 +35,7 @@ __all__ = [
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime reads it since 1.12
 IR_VERSION = 8
 MICROSOFT = "com.microsoft"
+ONE_STREAM = "one_stream"  # metadata of a sequence graph that cannot serve several streams: why
 
 Mapped = dict[ir.Value, ir.Value]
 """From the values of the graph that is read to those of the graph that is built."""

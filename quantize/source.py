@@ -10,17 +10,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgernn.errors import ConversionError, DataError, UnsupportedLayerError, UsageError
+from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.examples import load_arrays
 from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.oracle import KerasOracle, Oracle
+from edgernn.quantize.streaming import StepGraph, stream
 from edgernn.quiet import quiet_stderr
+
+if TYPE_CHECKING:
+    from edgernn.quantize.onnx_source import OnnxChoices
 
 __all__ = ["KerasSource", "Source", "load_source"]
 
@@ -45,6 +50,10 @@ class Source(ABC):
         Raises `UnsupportedLayerError` or `ConversionError` naming what cannot be expressed in it.
         """
 
+    def step(self, frames_per_step: int | None = None, batch: int = 1, bounds: Bounds = EXACT) -> StepGraph:
+        """Return the step graph; see `stream`."""
+        return stream(self.graph(), frames_per_step, batch, bounds)
+
     @abstractmethod
     def oracle(self) -> Oracle:
         """Return what runs the model itself, not the graph, on whole sequences."""
@@ -65,16 +74,22 @@ class KerasSource(Source):
         return KerasOracle(self.model)
 
 
-def load_source(path: Path) -> Source:
-    """Load a `.keras` file or a training run's folder.
+def load_source(path: Path, choices: OnnxChoices | None = None) -> Source:
+    """Load a `.keras` file, a training run's folder, or a `.onnx` file and what is said of it.
 
     Keras files are loaded in safe mode: no code in them is run. Raises `ConversionError` for a file that is not a
-    model, `UsageError` for a path that is neither.
+    model, `UsageError` for a path that is none of these.
     """
+    if path.is_file() and path.suffix == ".onnx":
+        from edgernn.quantize.onnx_source import OnnxChoices, load_onnx
+
+        return load_onnx(path, choices or OnnxChoices())
     folder = path if path.is_dir() else None
     file = path / "model.keras" if folder else path
     if not file.is_file() or file.suffix != ".keras":
-        raise UsageError(f"{path}: expected a .keras file or the folder of a training run (with model.keras in it)")
+        raise UsageError(
+            f"{path}: expected a .keras or .onnx file or the folder of a training run (with model.keras in it)"
+        )
     facts = _facts(folder / "run.json") if folder else {}
     calibration = folder / "calibration.npz" if folder else None
     return KerasSource(

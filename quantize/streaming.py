@@ -24,7 +24,7 @@ import onnx_ir as ir
 from edgernn.errors import ConversionError, UnsupportedLayerError, UsageError
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.directions import split_directions
-from edgernn.quantize.graph import Builder, array_of, attribute, identifier, scope_of, shape_of
+from edgernn.quantize.graph import ONE_STREAM, Builder, array_of, identifier, scope_of, shape_of
 from edgernn.quantize.timing import Timing
 from edgernn.spec import StateSpec, StreamSpec, TensorSpec
 
@@ -121,6 +121,7 @@ class StepGraph:
                     entering.name or "",
                     leaving.name or "",
                     shape_of(entering),
+                    str((entering.dtype or ir.DataType.FLOAT).numpy()),
                     initial=state.initial,
                     hold_steps=state.hold_steps,
                     batch_axis=state.batch_axis,
@@ -138,19 +139,7 @@ class StepGraph:
 
 
 def _tensor(value: ir.Value) -> TensorSpec:
-    dtype = str((value.dtype or ir.DataType.FLOAT).numpy())
-    return TensorSpec(value.name or "", shape_of(value), dtype, below=_entries(value))
-
-
-def _entries(value: ir.Value) -> int | None:
-    """Return in how many entries of a table these numbers are looked up, the least of all tables."""
-    found: list[int | None] = []
-    for node, place in value.uses():
-        if node.op_type == "Gather" and place == 1 and node.inputs[0] is not None and node.inputs[0].is_initializer():
-            found.append(shape_of(node.inputs[0])[int(attribute(node, "axis", 0))])
-        elif node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze") and place == 0:
-            found.append(_entries(node.outputs[0]))
-    return min((entries for entries in found if entries is not None), default=None)
+    return TensorSpec(value.name or "", shape_of(value), str((value.dtype or ir.DataType.FLOAT).numpy()))
 
 
 Rule = Callable[[ir.Node, Sequence[Stepped | None], "StepBuilder"], Sequence[Stepped]]
@@ -167,10 +156,7 @@ class _Entry:
 
 _RULES: dict[str, _Entry] = {}
 # zeros before them may stay unsaid
-_KEEPS_ZEROS = (
-    *("AveragePool", "Conv", "ConvTranspose", "MaxPool", "Pad", "Reshape", "Resize", "Slice", "Squeeze", "Transpose"),
-    "Unsqueeze",
-)
+_KEEPS_ZEROS = ("AveragePool", "Conv", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def rule(
@@ -287,10 +273,12 @@ def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 
     """
     import edgernn.quantize.rules  # noqa: F401  (fills the table)
 
-    sequence = split_directions(sequence)
-    chunk = _chunk(_least_chunk(sequence, bounds), frames_per_step)
     if batch < 1:
         raise UsageError(f"a step serves at least one stream, not {batch}")
+    if batch > 1 and ONE_STREAM in sequence.metadata_props:
+        raise UsageError(f"a step of this model serves one stream, not {batch}: {sequence.metadata_props[ONE_STREAM]}")
+    sequence = split_directions(sequence)
+    chunk = _chunk(_least_chunk(sequence, bounds), frames_per_step)
     builder = StepBuilder(sequence.graph.name or "step", batch, bounds)
     mapped: dict[ir.Value, Stepped] = {}
     for value in sequence.graph.inputs:

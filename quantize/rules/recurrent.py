@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgernn.quantize.graph import array_of, attribute, plain_attributes
 from edgernn.quantize.rules.bidirectional import backward, block_frames, is_backward
@@ -39,11 +40,14 @@ def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
     values[0] = source.value
     states = []
     for name, place in zip(STATE_NAMES, places, strict=False):
-        states.append(step.state(name, (1, step.batch, hidden), timing.hold_steps, _initial(node, place), batch_axis=1))
-        values[place] = states[-1].input
+        offset = _offset(node, place)
+        initial = 0.0 if offset is not None else _initial(node, place)
+        states.append(step.state(name, (1, step.batch, hidden), timing.hold_steps, initial, batch_axis=1))
+        values[place] = states[-1].input if offset is None else step.op("Add", states[-1].input, step.constant(offset))
     outputs = step.ops(node.op_type, values, 1 + len(states), plain_attributes(node))
-    for state, value in zip(states, outputs[1:], strict=True):
-        state.output = value
+    for state, place, value in zip(states, places, outputs[1:], strict=True):
+        offset = _offset(node, place)
+        state.output = value if offset is None else step.op("Sub", value, step.constant(offset))
     final = replace(timing, axis=None)
     return [Stepped(outputs[0], timing.on_axis(0)), *(Stepped(value, final) for value in outputs[1:])]
 
@@ -53,6 +57,14 @@ def _check(node: ir.Node) -> None:
         raise refusal(node, "its layout is batch-first (layout=1)", "export it with layout=0")
     if len(node.inputs) > 4 and node.inputs[4] is not None:
         raise refusal(node, "it takes the length of each sequence", "a stream has no length: remove that input")
+
+
+def _offset(node: ir.Node, place: int) -> NDArray[np.float32] | None:
+    """Return an initial state that differs from unit to unit: what is carried is the distance from it, from zero on."""
+    if len(node.inputs) <= place or node.inputs[place] is None:
+        return None
+    initial = array_of(node.inputs[place])
+    return initial if np.ptp(initial) != 0 else None
 
 
 def _initial(node: ir.Node, place: int) -> float:

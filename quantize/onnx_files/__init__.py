@@ -1,0 +1,1 @@
+"""ONNX files from elsewhere: reading them safely, and finding out what in them is time."""

@@ -1,0 +1,161 @@
+"""Building the sequence graph from the nodes of a file, with what several runs of the file say of each value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgernn.errors import UnsupportedLayerError
+from edgernn.quantize.graph import OPSET, Builder, array_of, plain_attributes
+from edgernn.quantize.onnx_files.probe import Run, independent
+
+__all__ = ["Importer", "imports", "refuse"]
+
+Import = Callable[[ir.Node, "Importer"], Sequence[ir.Value]]
+_TABLE: dict[str, Import] = {}
+TIME, BATCH = "time", "batch"
+LOWER_OPSET = f"export the model with opset_version={OPSET}"
+
+
+def imports(*op_types: str) -> Callable[[Import], Import]:
+    """Enter the function that brings operators of these types into the form that the rules know."""
+
+    def enter(function: Import) -> Import:
+        _TABLE.update(dict.fromkeys(op_types, function))
+        return function
+
+    return enter
+
+
+def refuse(node: ir.Node, reason: str, way_out: str = "") -> UnsupportedLayerError:
+    """Make the error that names a node, the reason, and what can be done."""
+    return UnsupportedLayerError(f"node {node.name} ({node.op_type}): {reason}" + (f"; {way_out}" if way_out else ""))
+
+
+class Importer(Builder):
+    """A builder that knows which value of the file became which, and what the runs say of it."""
+
+    def __init__(self, model: ir.Model, data: Iterable[str], runs: Sequence[Run], length: int = 0) -> None:
+        """Take a model, the inputs that bring data, and its runs: at one size, or as `Axes.runs` has them.
+
+        `length` is how many frames the first run had.
+        """
+        super().__init__(model.graph.name or "model")
+        self.model, self.runs = model, runs
+        self.values: dict[ir.Value, ir.Value] = {}
+        self.one_stream = ""
+        """Why the graph cannot serve several streams, if it cannot."""
+        self._length = length
+        self._independent = independent(model.graph, set(data))
+
+    def walk(self) -> None:
+        """Bring over every node that depends on the contents of the inputs."""
+        for node in self.model.graph:
+            if all((value.name or "") in self._independent for value in node.outputs):
+                continue
+            self.scope = (node.name or "").strip("/")
+            outputs = _TABLE.get(node.op_type, copied)(node, self)
+            for old, new in zip(node.outputs, outputs, strict=False):
+                self.values[old] = new
+                self._describe(old, new)
+
+    def _describe(self, old: ir.Value, new: ir.Value) -> None:
+        if old.name in self.runs[0] and not new.is_initializer():
+            array = self.runs[0][old.name]
+            new.shape, new.type = ir.Shape(self.sizes(old)), ir.TensorType(ir.DataType.from_numpy(array.dtype))
+
+    def shapes(self, value: ir.Value) -> list[tuple[int, ...]]:
+        """Return the shape that a value has in each run."""
+        if value.is_initializer():
+            return [array_of(value).shape] * len(self.runs)
+        return [run[value.name or ""].shape for run in self.runs]
+
+    def sizes(self, value: ir.Value) -> list[int | str]:
+        """Return the shape of a value, with names where it depends on the length or else on the number of streams.
+
+        Where the file serves one stream only, the batch is taken to be the first other axis of size one.
+        """
+        one, *others = self.shapes(value)
+        if not others:
+            return list(one)
+        longer, *several = others
+        sizes: list[int | str] = []
+        for axis, size in enumerate(one):
+            grows = longer[axis] != size
+            widens = bool(several) and several[0][axis] != size
+            frames = TIME if size == self._length else f"{TIME}_{size}"
+            sizes.append(frames if grows else BATCH if widens else size)
+        if not several and BATCH not in sizes and 1 in sizes:
+            sizes[sizes.index(1)] = BATCH
+        return sizes
+
+    def time_axis(self, value: ir.Value) -> int | None:
+        """Return which axis of a value depends on the length, None for a constant length."""
+        one, longer = (self.shapes(value) * 2)[:2]
+        return next((axis for axis, (a, b) in enumerate(zip(one, longer, strict=True)) if a != b), None)
+
+    def is_constant(self, value: ir.Value | None) -> bool:
+        """Tell whether a value has nothing to do with the contents of the inputs."""
+        return value is not None and (value.name or "") in self._independent
+
+    def arrays(self, node: ir.Node, value: ir.Value | None) -> list[NDArray[Any]]:
+        """Return the contents of a constant in each run."""
+        if value is None or not self.is_constant(value):
+            raise refuse(node, f"it takes the computed value {value and value.name} where a constant is expected")
+        if value.is_initializer():
+            return [array_of(value)] * len(self.runs)
+        return [run[value.name or ""] for run in self.runs]
+
+    def array(self, node: ir.Node, value: ir.Value | None) -> NDArray[Any]:
+        """Return the contents of a constant, which must not depend on the length or the number of streams.
+
+        One number all over is that number, whatever the shape.
+        """
+        first, *others = self.arrays(node, value)
+        if all(np.array_equal(first, other) for other in others):
+            return first
+        if all(array.size and np.ptp(array) == 0 and array.flat[0] == first.flat[0] for array in (first, *others)):
+            return np.array(first.flat[0])
+        raise refuse(
+            node,
+            f"the constant {value and value.name} depends on the length of the sequence",
+            "a stream has no length; a position encoding, for example, counts frames from the beginning",
+        )
+
+    def get(self, node: ir.Node, value: ir.Value | None) -> ir.Value | None:
+        """Return what a value of the file has become."""
+        if value is None or value in self.values:
+            return None if value is None else self.values[value]
+        return self.constant(self.array(node, value), (value.name or "constant").strip("/"))
+
+    def data(self, node: ir.Node, place: int = 0) -> ir.Value:
+        """Return what input `place` of a node has become."""
+        value = self.get(node, node.inputs[place])
+        assert value is not None
+        return value
+
+
+def copied(node: ir.Node, graph: Importer) -> Sequence[ir.Value]:
+    """Take over a node as it is, if opset 17 has the same one."""
+    inputs = [graph.get(node, value) for value in node.inputs]
+    while inputs and inputs[-1] is None:
+        inputs.pop()
+    attributes = plain_attributes(node)
+    _check_opset(node, len(inputs), attributes)
+    return graph.ops(node.op_type, inputs, len(node.outputs), attributes)
+
+
+def _check_opset(node: ir.Node, inputs: int, attributes: dict[str, Any]) -> None:
+    """Refuse a node that says something which opset 17 could not say."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, OPSET, "")
+    except onnx.defs.SchemaError:
+        raise refuse(node, f"there is no such operator in opset {OPSET}", LOWER_OPSET) from None
+    new = [name for name in attributes if name not in schema.attributes]
+    if new or inputs > schema.max_input:
+        raise refuse(node, f"opset {OPSET} has no such form of it ({', '.join(new)})", LOWER_OPSET)

@@ -1,0 +1,64 @@
+"""The file itself in ONNX Runtime, with an end to its patience."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from edgernn.errors import ConversionError
+
+__all__ = ["Session", "open_sizes"]
+
+PATIENCE_S = 120.0  # for one run: a loop without an end is stopped after it
+
+
+class Session:
+    """A model in ONNX Runtime, as it is written: nothing in it is optimized."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for reports to a third party
+        import onnxruntime as ort
+
+        self._options = ort.RunOptions
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        try:
+            self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions have no base of their own below Exception
+            raise ConversionError(f"ONNX Runtime cannot open the model: {_line(error)}") from error
+
+    def __call__(self, fed: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, Any]:
+        """Run once; return what was asked for by name. Raises `ConversionError` where the model cannot be run."""
+        options = self._options()
+        options.log_severity_level = 4
+        timer = threading.Timer(PATIENCE_S, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            return dict(zip(names, self._session.run(list(names), dict(fed), options), strict=True))
+        except Exception as error:  # see above
+            raise ConversionError(f"ONNX Runtime cannot run the model: {_line(error)}") from error
+        finally:
+            timer.cancel()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def open_sizes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Let every axis of every input have any size; forget sizes that were written down for other values."""
+    del proto.graph.value_info[:]
+    for item in proto.graph.input:
+        for number, dim in enumerate(item.type.tensor_type.shape.dim):
+            dim.dim_param = f"{item.name}_{number}"
+    for item in proto.graph.output:
+        item.type.tensor_type.ClearField("shape")
+    return proto

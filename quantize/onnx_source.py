@@ -1,0 +1,149 @@
+"""An ONNX file as a source, and what a user may say of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgernn.errors import ConversionError, UsageError
+from edgernn.quantize.bounds import EXACT, Bounds
+from edgernn.quantize.from_onnx import NotASequenceError, OnnxSequence, from_onnx
+from edgernn.quantize.from_onnx_step import OnnxStep, from_onnx_step
+from edgernn.quantize.onnx_files.axes import NoTimeAxisError
+from edgernn.quantize.onnx_files.initial_states import initial_states
+from edgernn.quantize.onnx_files.own_states import find_states, states_by_shape
+from edgernn.quantize.onnx_files.read import read_onnx
+from edgernn.quantize.oracle import Oracle
+from edgernn.quantize.source import Source
+from edgernn.quantize.streaming import StepGraph
+
+__all__ = ["OnnxChoices", "OnnxSource", "OnnxStepSource", "load_onnx"]
+
+
+@dataclass(frozen=True)
+class OnnxChoices:
+    """What is said of a file that cannot be told from it."""
+
+    time_axes: dict[str, int] = field(default_factory=dict)
+    """Which axis of an input is time, counted from 0."""
+    states: dict[str, str] = field(default_factory=dict)
+    """Which output gives an input anew."""
+    constants: dict[str, float] = field(default_factory=dict)
+    """Inputs that are always the same, such as a sample rate."""
+    frames_per_step: int | None = None
+    """What a file with states of its own takes at once."""
+
+    @classmethod
+    def read(
+        cls,
+        time_axes: Iterable[str],
+        states: Iterable[str],
+        constants: Iterable[str],
+        frames_per_step: int | None = None,
+    ) -> OnnxChoices:
+        """Read options of the command line, each `INPUT=…`; raise `UsageError` for what is none.
+
+        >>> OnnxChoices.read(["x=1"], ["h=hn"], ["sr=16000"]).constants
+        {'sr': 16000.0}
+        """
+        try:
+            return cls(
+                {name: int(text) for name, text in map(_pair, time_axes)},
+                dict(map(_pair, states)),
+                {name: float(text) for name, text in map(_pair, constants)},
+                frames_per_step,
+            )
+        except ValueError as error:
+            raise UsageError(
+                f"expected --time-axis INPUT=AXIS, --state INPUT=OUTPUT and --constant INPUT=NUMBER: {error}"
+            ) from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.rpartition("=")
+    if not (name and equals and value):
+        raise ValueError(f"found {text!r}")
+    return name, value
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxSource(Source):
+    """An ONNX file over whole sequences."""
+
+    sequence: OnnxSequence
+
+    def graph(self) -> ir.Model:
+        """Return the graph that the file was brought into when it was loaded."""
+        return self.sequence.graph
+
+    def oracle(self) -> Oracle:
+        """Return the file itself in ONNX Runtime."""
+        return self.sequence.oracle
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxStepSource(Source):
+    """An ONNX file with states of its own: it is a step already."""
+
+    stepped: OnnxStep
+
+    def graph(self) -> ir.Model:
+        """Refuse: there is nothing over whole sequences."""
+        raise ConversionError(f"{self.path} is a step with states of its own, not a model over whole sequences")
+
+    def step(self, frames_per_step: int | None = None, batch: int = 1, bounds: Bounds = EXACT) -> StepGraph:
+        """Return the file as a step, for one stream."""
+        count = self.stepped.step.frames_per_step
+        if batch != 1 or frames_per_step not in (None, count) or bounds != EXACT:
+            raise UsageError(
+                f"{self.path} has states of its own: its step takes {count} frames of one stream, exactly as it is"
+            )
+        return self.stepped.step
+
+    def oracle(self) -> Oracle:
+        """Return the file itself in ONNX Runtime, stepped with its own states."""
+        return self.stepped.oracle
+
+
+def load_onnx(path: Path, choices: OnnxChoices) -> Source:
+    """Load an ONNX file; see `read_onnx`, `from_onnx` and `from_onnx_step` for what is refused."""
+    model = read_onnx(path)
+    _fix(model, choices)
+    states = find_states(model, choices.states)
+    known: dict[str, Any] = {
+        "path": path,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "name": path.stem,
+    }
+    if set(states) <= {value.name for value in initial_states(model)}:
+        try:
+            return OnnxSource(sequence=from_onnx(model.clone(), choices.time_axes, states), **known)
+        except NotASequenceError:
+            pass
+        except NoTimeAxisError as error:
+            states |= states_by_shape(model, error.inputs, states)
+    stepped = from_onnx_step(model, states, choices.time_axes, choices.frames_per_step)
+    return OnnxStepSource(stepped=stepped, **known)
+
+
+def _fix(model: ir.Model, choices: OnnxChoices) -> None:
+    """Give the inputs that are constants their value."""
+    inputs = {value.name: value for value in model.graph.inputs}
+    for name, number in choices.constants.items():
+        value = inputs.get(name)
+        if value is None:
+            names = ", ".join(map(str, inputs))
+            raise UsageError(f"--constant {name}={number:g}: there is no such input; there are {names}")
+        shape = tuple(size if isinstance(size, int) else 1 for size in value.shape or ())
+        array = np.full(shape, number).astype((value.dtype or ir.DataType.FLOAT).numpy())
+        if (array != number).any():
+            raise UsageError(f"--constant {name}={number:g}: the input takes {value.dtype} only")
+        model.graph.inputs.remove(value)
+        value.const_value = ir.Tensor(array, name=name)
+        model.graph.register_initializer(value)
