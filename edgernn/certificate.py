@@ -159,7 +159,7 @@ def on_levels(frames: NDArray[Any]) -> NDArray[Any]:
     Whole numbers stay what they are.
 
     >>> on_levels(np.array([0.1, 1.0], np.float32)).tolist()
-    [0.100006103515625, 1.0]
+    [0.0999755859375, 1.0]
     """
     levels, scale = _to_levels(frames)
     return _from_levels(levels, scale)

@@ -22,7 +22,7 @@ from edgernn.quantize.rules.lengths import Lengths
 from edgernn.quantize.streaming import Pending, StepBuilder, Stepped, refusal, together
 from edgernn.quantize.timing import Timing
 
-__all__ = ["ATTENTION", "Scores", "compares_frames"]
+__all__ = ["ATTENTION", "Done", "Scores", "compares_frames"]
 
 ATTENTION = "attention"  # nodes whose scope ends in this stay in float when the rest is quantized
 EMPTY = -1e9  # added to the score of a place that holds no frame yet: its share is exactly zero
