@@ -82,7 +82,10 @@ class Shares(Pending):
 
     def refused(self, name: str) -> str:
         """Say why it can be no output."""
-        return f"the output {name} has a share for each frame of the sequence, which every later frame changes"
+        return (
+            f"the output {name} has a share for each frame of the sequence, which every later frame changes; give the "
+            "sum of the frames by these shares instead"
+        )
 
 
 def _axes(node: ir.Node, rank: int) -> list[int]:
