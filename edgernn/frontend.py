@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgernn.errors import ArtifactError, ShapeError, UsageError
 
-__all__ = ["FrontEnd", "LogMel", "log_mel"]
+__all__ = ["FrontEnd", "LogMel", "log_mel", "mel_filters", "taper"]
 
 BLOCK_FRAMES = 32  # computed at once: enough to amortise calls, few enough to stay in the cache
 LOUDEST = 100.0  # RMS of a chunk beyond which it cannot be sound with full scale at ±1
@@ -147,8 +147,8 @@ class FrontEnd:
     def __init__(self, params: LogMel) -> None:
         self.params = params
         bins = params.fft_size // 2 + 1
-        self._taper = np.hanning(params.window_samples + 1)[:-1].astype(np.float32)
-        self._mel = _mel_filters(params)
+        self._taper = taper(params).astype(np.float32)
+        self._mel = mel_filters(params)
         self._mean = np.array(params.mean or [0.0] * params.bands, np.float32)
         self._floor = np.float32(params.floor)
         self._scale = (1.0 / np.array(params.std or [1.0] * params.bands)).astype(np.float32)
@@ -233,7 +233,12 @@ def log_mel(samples: NDArray[np.floating[Any]], params: LogMel) -> NDArray[np.fl
     return FrontEnd(params).push(samples)
 
 
-def _mel_filters(params: LogMel) -> NDArray[np.float32]:
+def taper(params: LogMel) -> NDArray[np.float64]:
+    """Return the periodic Hann window `(window_samples,)`: zero at its first sample, even around its centre."""
+    return np.hanning(params.window_samples + 1)[:-1]
+
+
+def mel_filters(params: LogMel) -> NDArray[np.float32]:
     """Return triangles on the HTK mel scale, peak one: shape `(fft_size // 2 + 1, bands)`.
 
     The scale is 2595 log10(1 + f / 700), O'Shaughnessy 1987 as in the HTK Book (Young et al. 2006), section 5.6.

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgernn.quantize.graph import MICROSOFT, Builder, array_of, rebuild
-from edgernn.quantize.products import Floats, is_large, matrix_of
+from edgernn.quantize.products import Floats, in_front_end, is_large, matrix_of
 
 __all__ = ["byte_weights", "half_weights", "nibble_products"]
 
@@ -58,6 +58,8 @@ def _stored(model: ir.Model, store: Store) -> ir.Model:
 
     def visit(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
         entered = list(inputs)
+        if in_front_end(node):
+            return None
         for place, old in enumerate(node.inputs):
             if old is not None and old.is_initializer() and is_large(array_of(old)):
                 if old not in written:

@@ -8,20 +8,28 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgernn.quantize.graph import array_of
+from edgernn.quantize.graph import array_of, scope_of
 
-__all__ = ["Floats", "bias_after", "is_large", "matrix_of"]
+__all__ = ["FRONT_END", "Floats", "bias_after", "in_front_end", "is_large", "matrix_of"]
 
 Floats = NDArray[np.float32]
+FRONT_END = "front_end"  # the scope of what turns sound into frames: it stays in float when the rest is quantized
 LEAST_WEIGHTS = 256  # smaller constants are not worth an extra node
 
 
 def matrix_of(node: ir.Node) -> Floats | None:
     """Return the matrix `(in, out)` of a MatMul with a constant that is worth quantizing; None for any other node."""
+    if in_front_end(node):
+        return None
     if node.op_type != "MatMul" or node.inputs[1] is None or not node.inputs[1].is_initializer():
         return None
     matrix = array_of(node.inputs[1])
     return matrix if is_large(matrix) and matrix.ndim == 2 else None
+
+
+def in_front_end(node: ir.Node) -> bool:
+    """Whether the node computes frames out of sound."""
+    return scope_of(node) == FRONT_END
 
 
 def is_large(array: NDArray[Any]) -> bool:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from edgernn.quantize.calibrate import Ranges
 from edgernn.quantize.cells import IN_FLOAT
 from edgernn.quantize.graph import scope_of
-from edgernn.quantize.products import matrix_of
+from edgernn.quantize.products import in_front_end, matrix_of
 from edgernn.quantize.rules.attention import ATTENTION
 from edgernn.quantize.rules.pooling import STATISTICS
 from edgernn.quantize.streaming import StepGraph
@@ -115,7 +115,7 @@ def _in_integers(node: ir.Node) -> bool:
 
 
 def _in_float(node: ir.Node) -> bool:
-    return scope_of(node).rpartition("/")[2] in (ATTENTION, STATISTICS, IN_FLOAT)
+    return in_front_end(node) or scope_of(node).rpartition("/")[2] in (ATTENTION, STATISTICS, IN_FLOAT)
 
 
 def _is_float(value: ir.Value) -> bool:
