@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgernn.quantize.graph import Builder, array_of, attribute, rebuild, shape_of
 
@@ -19,7 +20,8 @@ def simplify(model: ir.Model) -> ir.Model:
     1. A Transpose that moves only axes of size one, a Squeeze, an Unsqueeze, a Gather of the only element, a
        mean over one element: a Reshape.
     2. Two Reshapes: one. Two Transposes: one. One that changes nothing: none.
-    3. A Conv that gives one frame: a product with its flattened window.
+    3. A Conv that gives one frame: a product with its flattened window. One that looks at a single place: a product
+       with the channels there.
     """
     for visit in (_as_reshape, _conv_as_product, _as_reshape, _join, _join):
         model = rebuild(model, visit)
@@ -86,24 +88,43 @@ def _known_shape(value: ir.Value) -> tuple[int, ...] | None:
 
 
 def _conv_as_product(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
-    """(batch, channels, frames) * (out, channels, span) as (batch, span * channels) @ (span * channels, out)."""
-    if node.op_type != "Conv" or attribute(node, "group", 1) != 1 or shape_of(node.outputs[0])[2] != 1:
+    if node.op_type != "Conv" or attribute(node, "group", 1) != 1:
         return None
-    value = inputs[0]
-    assert value is not None
-    assert node.inputs[0] is not None
     weights = array_of(node.inputs[1])
+    if weights.ndim == 3 and shape_of(node.outputs[0])[2] == 1:
+        return [_window_product(node, inputs, weights, graph)]
+    moves = any(attribute(node, "pads", [])) or set(attribute(node, "strides", [1])) != {1}
+    return None if moves or weights[0, 0].size > 1 else [_channel_product(inputs, weights, graph)]
+
+
+def _window_product(
+    node: ir.Node, inputs: Sequence[ir.Value | None], weights: NDArray[Any], graph: Builder
+) -> ir.Value:
+    """(batch, channels, frames) * (out, channels, span) as (batch, span * channels) @ (span * channels, out)."""
+    assert inputs[0] is not None
+    assert node.inputs[0] is not None
     out, channels, span = weights.shape
     step = int(attribute(node, "dilations", [1])[0])
     reach = step * (span - 1) + 1
-    window = graph.op("Transpose", value, perm=[0, 2, 1])
+    window = graph.op("Transpose", inputs[0], perm=[0, 2, 1])
     if shape_of(node.inputs[0])[2] != reach or step != 1:
         bounds = ([0], [reach], [1], [step])
         window = graph.op("Slice", window, *(graph.constant(bound, "bound") for bound in bounds))
     batch = shape_of(node.inputs[0])[0]
     flat = _reshape(graph, window, (batch, span * channels))
-    matrix = np.ascontiguousarray(weights.transpose(2, 1, 0).reshape(span * channels, out))
-    product = graph.op("MatMul", flat, graph.constant(matrix, "kernel"))
-    if len(inputs) > 2:
-        product = graph.op("Add", product, graph.constant(array_of(node.inputs[2]), "bias"))
-    return [_reshape(graph, product, (batch, out, 1))]
+    product = _product(flat, weights.transpose(2, 1, 0).reshape(span * channels, out), inputs, graph)
+    return _reshape(graph, product, (batch, out, 1))
+
+
+def _channel_product(inputs: Sequence[ir.Value | None], weights: NDArray[Any], graph: Builder) -> ir.Value:
+    """(batch, channels, axes...) * (out, channels, 1...) as (batch, axes..., channels) @ (channels, out)."""
+    rank = weights.ndim
+    last = graph.op("Transpose", inputs[0], perm=[0, *range(2, rank), 1])
+    product = _product(last, weights.reshape(weights.shape[:2]).T, inputs, graph)
+    return graph.op("Transpose", product, perm=[0, rank - 1, *range(1, rank - 1)])
+
+
+def _product(x: ir.Value, matrix: NDArray[Any], inputs: Sequence[ir.Value | None], graph: Builder) -> ir.Value:
+    """Return `x @ matrix`, with the bias of the Conv that had these inputs."""
+    product = graph.op("MatMul", x, graph.constant(np.ascontiguousarray(matrix), "kernel"))
+    return graph.op("Add", product, inputs[2]) if len(inputs) > 2 else product

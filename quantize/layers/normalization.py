@@ -135,11 +135,10 @@ def _fold(x: ir.Value, scale: NDArray[Any], offset: NDArray[Any], graph: Emitter
     if node is None:
         return None
     graph.scope = scope_of(node)  # what is folded keeps the name of the layer that it is folded into
-    if node.op_type == "Transpose" and list(node.attributes["perm"].value) == [0, 2, 1]:
-        inner = node.inputs[0]
-        conv = None if inner is None else inner.producer()
-        if conv is not None and conv.op_type == "Conv":
-            return graph.op("Transpose", _scaled_conv(conv, scale, offset, graph), perm=[0, 2, 1])
+    if node.op_type == "Transpose" and node.inputs[0] is not None:
+        conv, perm = node.inputs[0].producer(), list(node.attributes["perm"].value)
+        if conv is not None and conv.op_type == "Conv" and perm == [0, *range(2, len(perm)), 1]:
+            return graph.op("Transpose", _scaled_conv(conv, scale, offset, graph), perm=perm)
     if node.op_type == "Add" and node.inputs[0] is not None:
         product, bias = node.inputs[0].producer(), node.inputs[1]
         if product is not None and product.op_type == "MatMul" and bias is not None and bias.is_initializer():
@@ -150,7 +149,8 @@ def _fold(x: ir.Value, scale: NDArray[Any], offset: NDArray[Any], graph: Emitter
 
 
 def _scaled_conv(conv: ir.Node, scale: NDArray[Any], offset: NDArray[Any], graph: Emitter) -> ir.Value:
-    weights = array_of(conv.inputs[1]) * scale[:, None, None]
+    kernel = array_of(conv.inputs[1])
+    weights = kernel * scale.reshape(-1, *[1] * (kernel.ndim - 1))
     bias = array_of(conv.inputs[2]) * scale if len(conv.inputs) > 2 else 0.0
     constants = (graph.constant(weights, "kernel"), graph.constant(bias + offset, "bias"))
     return graph.ops("Conv", [conv.inputs[0], *constants], 1, plain_attributes(conv))[0]
