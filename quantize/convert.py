@@ -33,6 +33,8 @@ __all__ = ["FORMATS", "Options", "Prepared", "Say", "check_formats", "convert", 
 
 FORMATS = tuple(RUNTIMES)
 Say = Callable[[str], None]
+TRAINING = ("task", "parameters", "accuracy", "data", "seconds", "versions", "quantize_aware")
+"""What a manifest takes from the `run.json` of a training."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,7 @@ def _manifest(source: Source, options: Options, built: Sequence[Built], reports:
         "latency": built[0].spec.latency(facts.get("frame_rate_hz")),
         "front_end": facts.get("front_end"),
         "decoder": facts.get("decoder"),
-        "training": {
-            key: facts[key] for key in ("task", "parameters", "accuracy", "data", "seconds", "versions") if key in facts
-        },
+        "training": {key: facts[key] for key in TRAINING if key in facts},
         "conversion": {
             "source": source.path.name,
             "source_sha256": source.sha256,
