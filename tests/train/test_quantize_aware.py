@@ -164,8 +164,8 @@ def test_a_run_is_fine_tuned_for_int4(
     for number, scheme in enumerate(("weights-int8", "int4")):
         for name in ("run", "fine"):
             target = tmp_path / f"{name}-{number}"
-            words = ("convert", tmp_path / name, "-o", target, "--to", "onnx", "--quantize", scheme, "-q")
-            assert main([*map(str, words), "--tolerance", "9,snr=0,accuracy=1"]) == 0
+            options = ("--to", "onnx", "--quantize", scheme, "--tolerance", "9,snr=0,accuracy=1", "-q")
+            assert main(["convert", str(tmp_path / name), "-o", str(target), *options]) == 0
 
 
 def test_finetune_takes_its_recipe_from_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
