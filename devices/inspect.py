@@ -39,7 +39,11 @@ def describe(artifact: Artifact) -> str:
         ("decoder", _pairs(artifact.decoder)),
         ("training", _pairs(artifact.training)),
         ("conversion", _pairs({k: v for k, v in artifact.conversion.items() if k != "operators"})),
-        ("parity: artifact against source", _parity(artifact.parity)),
+        (
+            f"parity: artifact against {'its bounded step' if artifact.approximation else 'source'}",
+            _parity(artifact.parity),
+        ),
+        ("", artifact.approximation.describe(artifact.frame_rate_hz) if artifact.approximation else ""),
         ("operators", _operators(artifact.conversion.get("operators"))),
     ]
     return "\n\n".join(f"{title}\n{text}" if title else text for title, text in sections if text)

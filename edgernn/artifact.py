@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgernn.approximation import Approximation
 from edgernn.errors import ArtifactError, UsageError
 from edgernn.spec import Reader, StreamSpec
 
@@ -59,6 +60,8 @@ class Artifact:
     """How it was converted: tool versions, options, source digest."""
     parity: Mapping[str, Any] = field(default_factory=dict)
     """How far each file is from the source model, by format."""
+    approximation: Approximation | None = None
+    """How far what was bounded by name is from the exact model; None where nothing is approximated."""
     certificate: Mapping[str, Any] = field(default_factory=dict)
     """What `edgernn.certificate` reads; empty in an artifact of an older EdgeRNN."""
 
@@ -82,6 +85,9 @@ class Artifact:
             training=manifest.section("training").values if manifest.has("training") else {},
             conversion=_conversion(manifest),
             parity=_parity(manifest),
+            approximation=Approximation.read(manifest.section("approximation"))
+            if manifest.has("approximation")
+            else None,
             certificate=_certificate(manifest, listed),
         )
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from edgernn.artifact import MANIFEST, Artifact
 from edgernn.errors import UsageError
 from edgernn.progress import Progress
-from edgernn.quantize.bounds import read_bounds
+from edgernn.quantize.bounds import EXACT, read_bounds
+from edgernn.quantize.picture import check_picture, draw
 from edgernn.quantize.schemes import SCHEMES, Scheme, Tolerance, scheme_named
 from edgernn.spec import PLACEMENTS
 from edgernn.text import table
@@ -30,6 +31,10 @@ def main(arguments: Sequence[str], prog: str) -> int:
     scheme = scheme_named(options.quantize or DEFAULT)
     tolerance = _tolerance(options.tolerance, scheme)
     bounds = read_bounds(options.bidirectional, options.pooling, options.attention_window, options.approximate)
+    if options.picture is not None:
+        if bounds == EXACT:
+            raise UsageError("--picture shows what a bounded form costs, and nothing is bounded: leave it out")
+        check_picture(options.picture)
     if options.steps < LEAST_PARITY_STEPS:
         raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -67,6 +72,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if goal is not None:
         print(tell(artifact.conversion["optimized_for"]) + "\n")
     print(_report(artifact) + before)
+    if options.picture is not None and artifact.approximation is not None:
+        draw(artifact.approximation, artifact.name, options.picture, artifact.frame_rate_hz)
     return 0
 
 
@@ -199,6 +206,12 @@ def _add_bounds(group: argparse._ArgumentGroup) -> None:
         metavar="edges",
         help="a last frame or a global pooling may leave out frames whose look-ahead is not there yet",
     )
+    group.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE.png",
+        help="draw how near the bounded model is to the exact one, for one look-ahead after the other",
+    )
 
 
 def _tolerance(text: str | None, scheme: Scheme) -> Tolerance:
@@ -242,11 +255,14 @@ def _report(artifact: Artifact) -> str:
     first = next(iter(artifact.parity.values()))
     scheme, allowed = artifact.conversion["scheme"], first["tolerance"]
     compared = min(item["compared"] for item in first["outputs"])
-    shape = artifact.model().spec.in_words(artifact.frame_rate_hz)
+    bounded, shape = artifact.approximation, artifact.model().spec.in_words(artifact.frame_rate_hz)
+    against = "its source" if bounded is None else "its own bounded step in float32"
     part = "" if compared >= first["steps"] else f" (of their beginnings, {compared} compared)"
     return (
-        f"{artifact.path}: {scheme}, proven against its source over {first['steps']} steps of {first['input']}{part}\n"
+        f"{artifact.path}: {scheme}, proven against {against} over {first['steps']} steps of {first['input']}{part}\n"
         f"{shape}\n"
         f"allowed: error {allowed['max_error']:g}, SNR from {allowed['min_snr_db']:g} dB; drift: of the mean error, in "
-        f"1,000 steps, over {artifact.certificate['steps']:,}\n\n" + table(header, rows)
+        f"1,000 steps, over {artifact.certificate['steps']:,}\n\n"
+        + table(header, rows)
+        + (f"\n\n{bounded.describe(artifact.frame_rate_hz)}" if bounded else "")
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgernn import __version__
+from edgernn.approximation import Approximation
 from edgernn.artifact import Artifact, check_target, write_artifact
 from edgernn.certificate import CERTIFICATE
 from edgernn.errors import UsageError
@@ -114,6 +115,8 @@ class Prepared:
     """With these as plain operations."""
     streams: Streams
     proof: Proof
+    approximation: Approximation | None
+    """How far the step is from the source, where that was bounded by name."""
     say: Say
 
     @cached_property
@@ -146,6 +149,8 @@ class Prepared:
         certificate = self.proof.certificate(built, options.drift_steps, options.tolerance)
         manifest = {**_manifest(self.source, options, built, reports), "certificate": certificate.section()}
         manifest["conversion"] |= facts or {}
+        if self.approximation is not None:
+            manifest["approximation"] = self.approximation.to_dict()
         contents = {item.file: item.content for item in built}
         return write_artifact(output, manifest, {**contents, CERTIFICATE: certificate.content()})
 
@@ -160,7 +165,9 @@ def prepare(source: Source, options: Options, say: Say) -> Prepared:
     streams, origin = _example_streams(source, step, options)
     say(f"asking the source for {options.parity_steps} steps of {origin}")
     proof = Proof(source, step, streams, origin, options.parity_steps)
-    return Prepared(source, options, kept, taken_apart, streams, proof, say)
+    if step.approximations:
+        say("comparing the bounded step with the source")
+    return Prepared(source, options, kept, taken_apart, streams, proof, proof.approximation(options.bounds), say)
 
 
 def _of_streams(batch: int) -> str:
