@@ -16,6 +16,7 @@ from edgernn.progress import Progress
 from edgernn.quantize.bounds import EXACT, read_bounds
 from edgernn.quantize.picture import check_picture, draw
 from edgernn.quantize.schemes import SCHEMES, Scheme, Tolerance, scheme_named
+from edgernn.quantize.target import CPU, FLOORS, TARGETS, target_named
 from edgernn.spec import PLACEMENTS
 from edgernn.text import table
 
@@ -28,7 +29,8 @@ DEFAULT = "dynamic-int8"
 def main(arguments: Sequence[str], prog: str) -> int:
     """Run `edgernn convert`; return the exit status."""
     options = _parser(prog).parse_args(arguments)
-    scheme = scheme_named(options.quantize or DEFAULT)
+    target = target_named(options.target, options.runtime_floor)
+    scheme = scheme_named(options.quantize or ("int8" if target.integer_only else DEFAULT))
     tolerance = _tolerance(options.tolerance, scheme)
     bounds = read_bounds(options.bidirectional, options.pooling, options.attention_window, options.approximate)
     if options.picture is not None:
@@ -44,15 +46,17 @@ def main(arguments: Sequence[str], prog: str) -> int:
     from edgernn.quantize.source import load_source
 
     placement, pairs = _states(options.state)
+    tflite_only = placement == "internal" or target.integer_only
     goal = read_goal(options.optimize_for) if options.optimize_for is not None else None
     wanted = Options(
-        formats=_formats(options.to, FORMATS if goal else scheme.formats, placement),
+        formats=_formats(options.to, FORMATS if goal else scheme.formats, tflite_only),
         scheme=scheme,
         tolerance=tolerance,
         bounds=bounds,
         frames_per_step=options.frames_per_step,
         batch=options.batch,
         state_placement=placement,
+        target=target,
         calibration=options.calibrate,
         parity_steps=options.steps,
         seed=options.seed,
@@ -66,7 +70,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         if goal is None:
             artifact = convert(source, options.output, wanted, progress)
         else:
-            schemes = [scheme] if options.quantize else list(SCHEMES.values())
+            schemes = [scheme] if options.quantize or target.integer_only else list(SCHEMES.values())
             asked = tolerance if options.tolerance else None
             artifact = convert_best(source, options.output, wanted, schemes, asked, goal, progress)
     if goal is not None:
@@ -77,11 +81,11 @@ def main(arguments: Sequence[str], prog: str) -> int:
     return 0
 
 
-def _formats(text: str | None, known: tuple[str, ...], state: str) -> tuple[str, ...]:
+def _formats(text: str | None, known: tuple[str, ...], tflite_only: bool) -> tuple[str, ...]:
     """Return the formats that were asked for, or else all that can be had."""
     if text is not None:
         return tuple(dict.fromkeys(text.split(",")))
-    return known if state == "external" else ("tflite",)
+    return ("tflite",) if tflite_only else known
 
 
 def _states(given: Sequence[str]) -> tuple[str, list[str]]:
@@ -127,7 +131,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--to", metavar="FORMATS", help="tflite or onnx or tflite,onnx (default: those that the quantization has)"
     )
     parser.add_argument(
-        "--quantize", metavar="SCHEME", help=f"{', '.join(SCHEMES)} (default: {DEFAULT}; all, to --optimize-for)"
+        "--quantize",
+        metavar="SCHEME",
+        help=f"{', '.join(SCHEMES)} (default: {DEFAULT}; int8 for --target integer-only; all, to --optimize-for)",
     )
     parser.add_argument(
         "--optimize-for",
@@ -147,6 +153,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="largest error allowed, as a share of the output's "
         "standard deviation where that is above one; least SNR; loss of dev accuracy (default: by scheme)",
     )
+    _add_target(parser.add_argument_group("what TFLite files are for"))
     _add_shape(parser.add_argument_group("how a step is shaped"))
     _add_bounds(
         parser.add_argument_group("bounded forms of what needs the whole sequence (never used unless asked for)")
@@ -162,6 +169,21 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         onnx.add_argument(option, action="append", default=[], metavar=metavar, help=text)
     parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
     return parser
+
+
+def _add_target(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--target",
+        default=CPU.name,
+        metavar="|".join(TARGETS),
+        help="integer-only: no float operator and no float tensor, frames and outputs included, for accelerators and "
+        "microcontrollers (default: cpu)",
+    )
+    group.add_argument(
+        "--runtime-floor",
+        metavar="RUNTIME",
+        help=f"the oldest runtime that must take the file: {', '.join(FLOORS)} (default: today's LiteRT)",
+    )
 
 
 def _add_shape(group: argparse._ArgumentGroup) -> None:

@@ -19,13 +19,12 @@ from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.examples import Streams, generate_streams, read_streams
-from edgernn.quantize.integers import quantize_values
 from edgernn.quantize.proof import RUNTIMES, Built, Proof, Verdict
-from edgernn.quantize.ranges import choose, everything
 from edgernn.quantize.schemes import Scheme, Tolerance
 from edgernn.quantize.simplify import simplify
 from edgernn.quantize.source import Source
 from edgernn.quantize.streaming import StepGraph
+from edgernn.quantize.target import CPU, Target
 from edgernn.quantize.tflite_variables import with_variables
 from edgernn.quantize.to_onnx import to_onnx
 from edgernn.quantize.to_tflite import to_tflite
@@ -53,6 +52,8 @@ class Options:
     """Streams that one step serves."""
     state_placement: str = "external"
     """"external", tensors that a step takes and gives, or "internal", variables inside the (TFLite) model."""
+    target: Target = CPU
+    """What TFLite files are for."""
     calibration: Path | None = None
     parity_steps: int = 512
     """Steps that the artifact is compared with its source over; at least 500."""
@@ -101,6 +102,11 @@ def check_formats(options: Options, scheme: Scheme | None = None) -> None:
             "--state internal is for TFLite files alone, whose variables keep a value from one run to the next: ONNX "
             "has none, there a state has to go out and come in; choose --to tflite, or --state external"
         )
+    if options.target.integer_only and (options.scheme.name, options.formats) != ("int8", ("tflite",)):
+        raise UsageError(
+            f"--target {options.target.name} is for int8 in TFLite: choose --quantize int8 --to tflite "
+            f"(found {options.scheme.name} in {','.join(options.formats)})"
+        )
 
 
 @dataclass(frozen=True)
@@ -127,14 +133,11 @@ class Prepared:
 
     def build(self, kind: str, scheme: Scheme, cells: str = "kept") -> Built:
         """Make a file of a format; recurrent operators that the runtime has are "kept" or taken "apart"."""
-        ranges = self.ranges if scheme.calibrated else None
-        spec, taken_apart = self.kept.spec(), self.taken_apart
         if kind == "onnx":
-            kept = self.kept if cells == "kept" else taken_apart
-            return Built(kind, scheme, *to_onnx(kept, taken_apart, spec, scheme, ranges))
-        if ranges is not None:
-            taken_apart = quantize_values(taken_apart, choose(taken_apart, ranges, everything(taken_apart)))
-        content, spec = to_tflite(taken_apart, spec, scheme)
+            ranges = self.ranges if scheme.calibrated else None
+            kept = self.kept if cells == "kept" else self.taken_apart
+            return Built(kind, scheme, *to_onnx(kept, self.taken_apart, self.kept.spec(), scheme, ranges))
+        content, spec = to_tflite(self.kept, scheme, self.streams, self.options.target)
         if self.options.state_placement == "internal":
             content, spec = with_variables(content, spec)
         return Built(kind, scheme, content, spec)
@@ -204,6 +207,8 @@ def _manifest(source: Source, options: Options, built: Sequence[Built], reports:
             "source": source.path.name,
             "source_sha256": source.sha256,
             "scheme": built[0].scheme.name,
+            "target": options.target.name,
+            "runtime_floor": options.target.floor,
             "operators": {item.kind: item.operators for item in built},
             "versions": {"edgernn": __version__, **{name: version(name) for name in names}},
         },
