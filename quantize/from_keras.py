@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from edgernn.errors import ConversionError
@@ -32,7 +33,6 @@ REFUSED_ARGUMENTS = {
 """Call arguments of layers that have no meaning in a stream: why, and what to do."""
 NO_RULE = {
     "Discretization": ("it makes whole numbers of what it is given", "count the bins outside of the model"),
-    "Embedding": ("its input is a number, not a frame", "feed the vectors themselves as (batch, time, features)"),
     "Lambda": ("it holds code that cannot be read", "write it with layers or with operators such as x * 0.5"),
     "Masking": ("a stream has no padding to mask", "leave it out"),
 }
@@ -155,13 +155,14 @@ def _is_model(layer: Any) -> bool:
 
 
 def _input(emitter: Emitter, tensor: Any) -> ir.Value:
-    if len(tensor.shape) != 3 or tensor.shape[2] is None:
+    features = tensor.shape[2:]
+    if len(tensor.shape) < 2 or None in features:
         raise ConversionError(
-            f"the input {tensor.name} has the shape {tensor.shape}; expected (batch, time, features) with a fixed "
+            f"the input {tensor.name} has the shape {tensor.shape}; expected (batch, time, features...) with a fixed "
             "number of features"
         )
-    layer = tensor._keras_history.operation
-    return emitter.input(identifier(layer.name), ["batch", "time", int(tensor.shape[2])])
+    layer, dtype = tensor._keras_history.operation, ir.DataType.from_numpy(np.dtype(tensor.dtype))
+    return emitter.input(identifier(layer.name), ["batch", "time", *map(int, features)], dtype)
 
 
 def _emit_graph(graph: Any, emitter: Emitter, outer: int = 0) -> list[ir.Value]:

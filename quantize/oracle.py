@@ -65,7 +65,10 @@ def _free(model: Any) -> Any:
             config["stateful"] = False
         return type(layer).from_config(config)
 
-    inputs = [keras.Input((None, item.shape[2]), name=item._keras_history.operation.name) for item in model.inputs]
+    inputs = [
+        keras.Input((None, *item.shape[2:]), name=item._keras_history.operation.name, dtype=item.dtype)
+        for item in model.inputs
+    ]
     try:
         free = keras.models.clone_model(
             model, input_tensors=inputs if len(inputs) > 1 else inputs[0], clone_function=stateless
@@ -74,6 +77,6 @@ def _free(model: Any) -> Any:
     except Exception as error:  # whatever a layer says of a length that it does not know
         raise ConversionError(
             f"'{model.name}' has a fixed batch or length and cannot be rebuilt for any: "
-            f"{' '.join(str(error).split())[:200]}; save it with keras.Input((None, features))"
+            f"{' '.join(str(error).split())[:200]}; save it with keras.Input((None, ...))"
         ) from error
     return free

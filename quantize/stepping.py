@@ -35,6 +35,8 @@ def open_tflite(content: bytes) -> Any:
     with quiet_stderr():
         interpreter = Interpreter(model_content=content, num_threads=1)
         interpreter.allocate_tensors()
+        for item in interpreter.get_input_details():  # what memory happens to hold is in no table of words
+            interpreter.set_tensor(item["index"], np.zeros(item["shape"], item["dtype"]))
     return interpreter
 
 

@@ -24,7 +24,7 @@ import onnx_ir as ir
 from edgernn.errors import ConversionError, UnsupportedLayerError, UsageError
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.directions import split_directions
-from edgernn.quantize.graph import ONE_STREAM, Builder, array_of, identifier, scope_of, shape_of
+from edgernn.quantize.graph import ONE_STREAM, Builder, array_of, attribute, identifier, scope_of, shape_of
 from edgernn.quantize.timing import Timing
 from edgernn.spec import StateSpec, StreamSpec, TensorSpec
 
@@ -139,7 +139,19 @@ class StepGraph:
 
 
 def _tensor(value: ir.Value) -> TensorSpec:
-    return TensorSpec(value.name or "", shape_of(value), str((value.dtype or ir.DataType.FLOAT).numpy()))
+    dtype = str((value.dtype or ir.DataType.FLOAT).numpy())
+    return TensorSpec(value.name or "", shape_of(value), dtype, below=_entries(value))
+
+
+def _entries(value: ir.Value) -> int | None:
+    """Return in how many entries of a table these numbers are looked up, the least of all tables."""
+    found: list[int | None] = []
+    for node, place in value.uses():
+        if node.op_type == "Gather" and place == 1 and node.inputs[0] is not None and node.inputs[0].is_initializer():
+            found.append(shape_of(node.inputs[0])[int(attribute(node, "axis", 0))])
+        elif node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze") and place == 0:
+            found.append(_entries(node.outputs[0]))
+    return min((entries for entries in found if entries is not None), default=None)
 
 
 Rule = Callable[[ir.Node, Sequence[Stepped | None], "StepBuilder"], Sequence[Stepped]]
@@ -156,7 +168,10 @@ class _Entry:
 
 _RULES: dict[str, _Entry] = {}
 # zeros before them may stay unsaid
-_KEEPS_ZEROS = ("AveragePool", "Conv", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+_KEEPS_ZEROS = (
+    *("AveragePool", "Conv", "ConvTranspose", "MaxPool", "Pad", "Reshape", "Resize", "Slice", "Squeeze", "Transpose"),
+    "Unsqueeze",
+)
 
 
 def rule(
