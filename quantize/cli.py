@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from edgernn.artifact import MANIFEST, Artifact
 from edgernn.errors import UsageError
+from edgernn.files import read_file
 from edgernn.progress import Progress
 from edgernn.quantize.bounds import EXACT, read_bounds
 from edgernn.quantize.picture import check_picture, draw
@@ -40,6 +42,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if options.steps < LEAST_PARITY_STEPS:
         raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it warns about a user cannot change
     from edgernn.quantize.choose import convert_best, read_goal, tell
     from edgernn.quantize.convert import FORMATS, Options, convert
     from edgernn.quantize.onnx_source import OnnxChoices
@@ -104,7 +107,7 @@ def _states(given: Sequence[str]) -> tuple[str, list[str]]:
 def _already_there(output: Path) -> str:
     """Return what to say of an artifact that will be replaced, "" where there is none."""
     try:
-        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_file(output / MANIFEST, 2**26))
         return f"\n\nreplaced what was there: {manifest['name']}, of {manifest['created']}"
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""

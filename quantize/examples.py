@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgernn.arrays import read_arrays
 from edgernn.errors import DataError, ShapeError, UsageError
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import TensorSpec
 
-__all__ = ["Streams", "generate_streams", "lanes", "load_arrays", "one_stream", "read_streams"]
+__all__ = ["Streams", "generate_streams", "lanes", "one_stream", "read_streams"]
 
 Streams = list[tuple[NDArray[Any], ...]]
 """Each stream has an array for each input of the model, shape `(frames, features...)`, in the input's dtype."""
@@ -38,7 +37,7 @@ def read_streams(path: Path, inputs: Sequence[TensorSpec], front_end: Mapping[st
 
 
 def _from_arrays(path: Path, inputs: Sequence[TensorSpec]) -> Streams:
-    arrays = _by_name(path, load_arrays(path), [item.name for item in inputs])
+    arrays = _by_name(path, read_arrays(path), [item.name for item in inputs])
     ranks = [len(item.shape) for item in inputs]
     sets = [array[None] if array.ndim == rank - 1 else array for array, rank in zip(arrays, ranks, strict=True)]
     fits = [array.ndim == rank for array, rank in zip(sets, ranks, strict=True)]
@@ -82,21 +81,6 @@ def _cast(path: Path, array: NDArray[Any], item: TensorSpec) -> NDArray[Any]:
         raise DataError(f"{path}: the input {item.name} takes whole numbers ({item.dtype}), found {array.dtype}")
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinity, and is found out as such
         return array.astype(dtype)
-
-
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of numbers in a `.npz` or `.npy` file; raise `DataError` for anything else."""
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            single = isinstance(loaded, np.ndarray)
-            arrays = {"x": loaded} if single else {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as NumPy arrays: {' '.join(str(error).split())}") from error
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biuf":
-            raise DataError(f"{path}: the array {name} is of type {array.dtype}; expected numbers")
-    return arrays
 
 
 def _from_recordings(path: Path, front_end: Mapping[str, Any] | None) -> Streams:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import ConversionError
+from edgernn.text import one_line
 
 __all__ = ["KerasOracle", "Oracle"]
 
@@ -47,7 +48,7 @@ class KerasOracle(Oracle):
         except Exception as error:  # whatever the back end says, at length
             raise ConversionError(
                 f"'{self.model.name}' cannot be run on {frames[0].shape[1]} frames: "
-                f"{' '.join(str(error).split())[-200:]}"
+                f"{one_line(' '.join(str(error).split())[-200:])}"
             ) from error
         return [np.asarray(output) for output in keras.tree.flatten(outputs)]
 
@@ -77,6 +78,6 @@ def _free(model: Any) -> Any:
     except Exception as error:  # whatever a layer says of a length that it does not know
         raise ConversionError(
             f"'{model.name}' has a fixed batch or length and cannot be rebuilt for any: "
-            f"{' '.join(str(error).split())[:200]}; save it with keras.Input((None, ...))"
+            f"{one_line(error, 200)}; save it with keras.Input((None, ...))"
         ) from error
     return free

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgernn.errors import ToleranceError, UsageError
+from edgernn.errors import ConversionError, ToleranceError, UsageError
 from edgernn.quantize.oracle import Oracle
 from edgernn.quantize.schemes import Tolerance
 from edgernn.quantize.stepping import Invoke, steps
@@ -96,6 +96,8 @@ def _expected_of_one(
             f"the first {warm} steps give nothing yet, so that {total} prove nothing: compare over more (--steps)"
         )
     whole = oracle([array[: total * chunk] for array in stream])
+    if not all(np.isfinite(output).all() for output in whole):
+        raise ConversionError("the source model itself gives NaN or infinity for the examples: nothing can be compared")
     result: Expected = []
     beginnings: dict[int, list[NDArray[np.float32]]] = {}
     for index, timing in enumerate(step.timings):

@@ -47,7 +47,7 @@ def open_onnx(content: bytes) -> Any:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what is fatal: an error is raised, too
     options.add_session_config_entry("session.x64quantprecision", str(int(int8_overflows())))
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
