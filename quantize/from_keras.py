@@ -154,6 +154,9 @@ def _is_model(layer: Any) -> bool:
     return hasattr(layer, "operations") or type(layer).__name__ == "Sequential"
 
 
+_NUMBERS = ("float32", "float16", "float64", "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
+
+
 def _input(emitter: Emitter, tensor: Any) -> ir.Value:
     features = tensor.shape[2:]
     if len(tensor.shape) < 2 or None in features:
@@ -161,6 +164,8 @@ def _input(emitter: Emitter, tensor: Any) -> ir.Value:
             f"the input {tensor.name} has the shape {tensor.shape}; expected (batch, time, features...) with a fixed "
             "number of features"
         )
+    if tensor.dtype not in _NUMBERS:
+        raise ConversionError(f"the input {tensor.name} is of {tensor.dtype}; expected one of {', '.join(_NUMBERS)}")
     layer, dtype = tensor._keras_history.operation, ir.DataType.from_numpy(np.dtype(tensor.dtype))
     return emitter.input(identifier(layer.name), ["batch", "time", *map(int, features)], dtype)
 

@@ -60,17 +60,23 @@ class Worker:
             self.stop()
             return Outcome(-1000, "", f"it did not end within {patience_s} s")
         if not answer:
-            self._process = None
-            return Outcome(process.wait(), "", "the process died")
+            self.stop()
+            return Outcome(process.returncode, "", "the process died")
         status, output, errors, deeds = json.loads(answer)
         return Outcome(status, output, errors, tuple(deeds))
 
     def stop(self) -> None:
         """End the process."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.kill()
+        process.wait()
+        self._reader.join()
+        process.stdin.close()
+        process.stdout.close()
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -78,7 +84,8 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
         )  # fmt: skip
         self._answers = Queue()
-        Thread(target=_hand_on, args=(process, self._answers), daemon=True).start()
+        self._reader = Thread(target=_hand_on, args=(process, self._answers), daemon=True)
+        self._reader.start()
         return process
 
 
