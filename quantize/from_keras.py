@@ -34,7 +34,6 @@ REFUSED_ARGUMENTS = {
 NO_RULE = {
     "Discretization": ("it makes whole numbers of what it is given", "count the bins outside of the model"),
     "Lambda": ("it holds code that cannot be read", "write it with layers or with operators such as x * 0.5"),
-    "Masking": ("a stream has no padding to mask", "leave it out"),
 }
 """Layers whose lack of a rule has a reason of its own."""
 
@@ -125,7 +124,7 @@ def _check_layers(graph: Any) -> None:
         if _is_model(layer):
             _check_layers(_functional(layer))
         elif given.get("mask") is not None and _emitter_of(layer) not in _MASKED:
-            raise refuse(layer, "it is given a mask", "a stream has no padding to mask: call it without")
+            raise refuse(layer, "it is given a mask", "a stream has no padding to mask: only recurrent layers heed one")
         else:
             _emitter_of(layer)
             _check_settings(layer)

@@ -11,6 +11,7 @@ from edgernn.quantize.rules import (
     reduction,
     resampling,
     reshape,
+    scan,
     shape,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "reduction",
     "resampling",
     "reshape",
+    "scan",
     "shape",
 ]
