@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import edgernn.quantize.onnx_files.operators  # noqa: F401  (fills the table)
 from edgernn.errors import ConversionError, UsageError
+from edgernn.quantize.directions import split_directions
 from edgernn.quantize.graph import identifier
 from edgernn.quantize.onnx_files.branches import take_branches
 from edgernn.quantize.onnx_files.importer import Importer
@@ -106,7 +107,8 @@ def from_onnx_step(
     for state in carried:
         _leave_state(graph, state, by_name[states[state.name]])
     timings = tuple(Timing(1, count, 1) if item.time is not None else Timing(1, 1, count) for item in outputs.values())
-    step = StepGraph(graph.finish(), tuple(carried), timings, count, len(frames))
+    finished = split_directions(graph.finish())
+    step = StepGraph(finished, tuple(carried), timings, count, len(frames))
     oracle = _SteppedOracle(truth, layouts, outputs, states, shapes, count)
     return OnnxStep(step, oracle, {**layouts, **outputs})
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import ConversionError
-from edgernn.text import one_line
 
 __all__ = ["KerasOracle", "Oracle"]
 
@@ -48,7 +47,7 @@ class KerasOracle(Oracle):
         except Exception as error:  # whatever the back end says, at length
             raise ConversionError(
                 f"'{self.model.name}' cannot be run on {frames[0].shape[1]} frames: "
-                f"{one_line(' '.join(str(error).split())[-200:])}"
+                f"{' '.join(str(error).split())[-200:]}"
             ) from error
         return [np.asarray(output) for output in keras.tree.flatten(outputs)]
 
@@ -66,10 +65,7 @@ def _free(model: Any) -> Any:
             config["stateful"] = False
         return type(layer).from_config(config)
 
-    inputs = [
-        keras.Input((None, *item.shape[2:]), name=item._keras_history.operation.name, dtype=item.dtype)
-        for item in model.inputs
-    ]
+    inputs = [keras.Input((None, item.shape[2]), name=item._keras_history.operation.name) for item in model.inputs]
     try:
         free = keras.models.clone_model(
             model, input_tensors=inputs if len(inputs) > 1 else inputs[0], clone_function=stateless
@@ -78,6 +74,6 @@ def _free(model: Any) -> Any:
     except Exception as error:  # whatever a layer says of a length that it does not know
         raise ConversionError(
             f"'{model.name}' has a fixed batch or length and cannot be rebuilt for any: "
-            f"{one_line(error, 200)}; save it with keras.Input((None, ...))"
+            f"{' '.join(str(error).split())[:200]}; save it with keras.Input((None, features))"
         ) from error
     return free

@@ -91,7 +91,7 @@ def _conv_as_product(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Bu
     if node.op_type != "Conv" or attribute(node, "group", 1) != 1:
         return None
     weights = array_of(node.inputs[1])
-    if weights.ndim == 3 and shape_of(node.outputs[0])[2] == 1:
+    if weights.ndim == 3 and shape_of(node.outputs[0])[2] == 1 and not any(attribute(node, "pads", [])):
         return [_window_product(node, inputs, weights, graph)]
     moves = any(attribute(node, "pads", [])) or set(attribute(node, "strides", [1])) != {1}
     return None if moves or weights[0, 0].size > 1 else [_channel_product(inputs, weights, graph)]

@@ -45,6 +45,11 @@ def _take(graph: ir.Graph, node: ir.Node, run: Run, data: set[str]) -> bool:
     branch.remove(nodes)
     graph.insert_before(node, nodes)
     for old, new in zip(node.outputs, results, strict=True):
+        if old.is_graph_output():  # it keeps its name
+            copy = ir.Node("", "Identity", [new], name=f"{node.name}/{old.name}")
+            graph.insert_before(node, copy)
+            copy.outputs[0].name, copy.outputs[0].type = old.name, old.type
+            new = copy.outputs[0]
         old.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(node)
     return True

@@ -359,6 +359,12 @@ def window(node: ir.Node, graph: Importer) -> Sequence[ir.Value]:
         less, more = [span // 2 for span in spans], [span - span // 2 for span in spans]
         attributes["pads"] = less + more if place == "SAME_UPPER" else more + less
     inputs = [graph.get(node, value) for value in node.inputs]
+    pads = attributes.get("pads", [])
+    in_each_frame = graph.time_axis(_source(node)) in (0, None)
+    if in_each_frame and node.op_type == "Conv" and any(pads):  # it does not look over time: nothing takes them away
+        ends = [0, 0, *pads[:axes], 0, 0, *pads[axes:]]
+        inputs[0] = graph.op("Pad", graph.data(node), _int64(graph, ends, "pads"))
+        del attributes["pads"]
     return graph.ops(node.op_type, inputs, 1, attributes)
 
 
@@ -397,6 +403,8 @@ def _check_lengths(node: ir.Node, graph: Importer) -> None:
 def _initial(node: ir.Node, graph: Importer, place: int, first: bool) -> ir.Value | None:
     """Return an initial state, the same for every stream; None for zeros."""
     value = _optional(node, place)
+    if len(graph.runs) == 1:  # a step: its states come from where they may
+        return _given(node, graph, value, first)
     if value is None:
         return None
     if not graph.is_constant(value):
@@ -405,3 +413,14 @@ def _initial(node: ir.Node, graph: Importer, place: int, first: bool) -> ir.Valu
     if any((array != arrays[0][:, :1]).any() for array in arrays):
         raise refuse(node, "its initial state is not the same for each stream")
     return graph.constant(arrays[0][:, :1], "initial") if arrays[0].any() else None
+
+
+def _given(node: ir.Node, graph: Importer, value: ir.Value | None, first: bool) -> ir.Value | None:
+    """Return an initial state as the file computes it; zeros are said, for what takes the operator apart."""
+    if value is not None:
+        state = graph.get(node, value)
+        return graph.op("Transpose", state, perm=[1, 0, 2]) if first else state
+    (shape,) = graph.shapes(_source(node))
+    directions = 2 if attribute(node, "direction", "forward") == "bidirectional" else 1
+    sizes = (directions, shape[0 if first else 1], int(attribute(node, "hidden_size", 0)))
+    return graph.constant(np.zeros(sizes, np.float32), "zeros")

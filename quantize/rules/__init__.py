@@ -2,28 +2,6 @@
 
 from __future__ import annotations
 
-from edgernn.quantize.rules import (
-    convolution,
-    lengths,
-    pointwise,
-    pooling,
-    recurrent,
-    reduction,
-    resampling,
-    reshape,
-    scan,
-    shape,
-)
+from edgernn.quantize.rules import convolution, lengths, pointwise, pooling, recurrent, reduction, reshape, shape
 
-__all__ = [
-    "convolution",
-    "lengths",
-    "pointwise",
-    "pooling",
-    "recurrent",
-    "reduction",
-    "resampling",
-    "reshape",
-    "scan",
-    "shape",
-]
+__all__ = ["convolution", "lengths", "pointwise", "pooling", "recurrent", "reduction", "reshape", "shape"]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from edgernn.quantize.graph import array_of, attribute
-from edgernn.quantize.rules.window import over_time, roll_window, window_stride
-from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, rule
+from edgernn.quantize.rules.window import in_each_frame, over_time, roll_window, window_stride
+from edgernn.quantize.streaming import Kind, StepBuilder, Stepped, rule, values_of
 
 __all__: list[str] = []
 
@@ -19,6 +19,8 @@ def convolution(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuild
     source, weights, *bias = inputs
     assert source is not None
     assert weights is not None
+    if in_each_frame(source):
+        return [Stepped(value, source.timing) for value in step.copy(node, values_of(inputs))]
     window, attributes = over_time(node, array_of(node.inputs[1]).shape[2:], source.timing)
     value, timing = roll_window(node, source, window, step)
     constants = [item.value for item in (weights, *bias) if item is not None]
