@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers
+
+from edgernn.quantize.oracle import KerasOracle
+
+
+def test_layers_on_each_frame_take_any_length() -> None:
+    x = keras.Input((None, 6, 2))
+    y = layers.TimeDistributed(layers.BatchNormalization())(layers.TimeDistributed(layers.Conv1D(3, 2))(x))
+    y = layers.TimeDistributed(layers.Dropout(0.5))(layers.TimeDistributed(layers.Flatten())(y))
+    model = keras.Model(x, layers.GRU(4, return_sequences=True)(y))
+    oracle = KerasOracle(model)
+    for length in (5, 12, 5):
+        frames = np.random.default_rng(length).standard_normal((length, 6, 2)).astype(np.float32)
+        np.testing.assert_allclose(oracle([frames])[0], np.asarray(model(frames[None]))[0], atol=1e-6)
