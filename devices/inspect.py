@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgernn.artifact import Artifact, ModelFile
+from edgernn.certificate import read_certificate
 from edgernn.spec import QuantParams, StreamSpec
 from edgernn.text import table
 
@@ -39,7 +40,12 @@ def describe(artifact: Artifact) -> str:
         ("decoder", _pairs(artifact.decoder)),
         ("training", _pairs(artifact.training)),
         ("conversion", _pairs({k: v for k, v in artifact.conversion.items() if k != "operators"})),
-        ("parity: artifact against source", _parity(artifact.parity)),
+        (
+            f"parity: artifact against {'its bounded step' if artifact.approximation else 'source'}",
+            _parity(artifact.parity),
+        ),
+        ("", artifact.approximation.describe(artifact.frame_rate_hz) if artifact.approximation else ""),
+        ("drift certificate", _certificate(artifact)),
         ("operators", _operators(artifact.conversion.get("operators"))),
     ]
     return "\n\n".join(f"{title}\n{text}" if title else text for title, text in sections if text)
@@ -149,6 +155,22 @@ def _parity(parity: Mapping[str, Any]) -> str:
     return table(header, rows, "  ") if rows else ""
 
 
+def _certificate(artifact: Artifact) -> str:
+    if not artifact.certificate:
+        return ""
+    certificate = read_certificate(artifact)
+    rows = [
+        (
+            kind, bound.name, f"{bound.max_abs:.2e}", f"{bound.elsewhere:.2e}", f"{bound.drift.first_tenth:.1e}",
+            f"{bound.drift.last_tenth:.1e}", f"{bound.drift.slope_per_1000:+.0e}", made.runtime,
+        )
+        for kind, made in certificate.made.items()
+        for bound in made.bounds
+    ]  # fmt: skip
+    header = ["format", "output", "max error", "elsewhere", "first tenth", "last tenth", "per 1000", "made by"]
+    return f"  {certificate.steps} steps of {certificate.origin}\n" + table(header, rows, "  ")
+
+
 def _number(value: Any, form: str) -> str:
     return form.format(value) if isinstance(value, int | float) else ""
 
@@ -187,4 +209,5 @@ def _as_json(artifact: Artifact) -> dict[str, Any]:
         "training": artifact.training,
         "conversion": artifact.conversion,
         "parity": artifact.parity,
+        "certificate": artifact.certificate and read_certificate(artifact).section(),
     }

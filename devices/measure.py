@@ -96,8 +96,7 @@ def _period_s(artifact: Artifact, runner: Runner) -> float | None:
 
 def _frames(runner: Runner) -> list[tuple[NDArray[np.float32], ...]]:
     rng = np.random.default_rng(0)
-    shapes = [tensor.step_shape for tensor in runner.spec.inputs]
-    return [tuple(rng.standard_normal(s).astype(np.float32) for s in shapes) for _ in range(DIFFERENT_FRAMES)]
+    return [tuple(tensor.example(rng) for tensor in runner.spec.inputs) for _ in range(DIFFERENT_FRAMES)]
 
 
 def _step_times(runner: Runner, frames: list[tuple[NDArray[np.float32], ...]], steps: int) -> NDArray[np.float64]:

@@ -51,6 +51,8 @@ def _open(model: ModelFile, threads: int, module: str, package: str, extra: str)
         with quiet_stderr():  # it announces its delegate each time
             interpreter = library.Interpreter(model_path=str(model.path), num_threads=threads)
             interpreter.allocate_tensors()
+            for item in interpreter.get_input_details():  # what memory happens to hold is in no table of words
+                interpreter.set_tensor(item["index"], np.zeros(item["shape"], item["dtype"]))
             interpreter.invoke()  # whatever is allocated late is allocated now
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(

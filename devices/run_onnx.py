@@ -21,6 +21,7 @@ from edgernn.errors import ArtifactError, EdgeRNNError, MissingDependencyError, 
 from edgernn.machine import int8_overflows
 from edgernn.spec import StateSpec, TensorSpec
 from edgernn.stream import Runner
+from edgernn.text import one_line
 
 __all__ = ["OnnxRunner", "open_onnxruntime"]
 
@@ -50,7 +51,7 @@ def open_onnxruntime(model: ModelFile, threads: int = 1) -> Runner:
             str(model.path), _options(onnxruntime, threads), providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # its exceptions have no base of their own below Exception
-        raise ArtifactError(f"{model.path} cannot be opened by {package}: {str(error)[:200]}") from error
+        raise ArtifactError(f"{model.path} cannot be opened by {package}: {one_line(error)}") from error
     _check(session, model)
     return OnnxRunner(session, model, package)
 
@@ -60,7 +61,7 @@ def _options(onnxruntime: Any, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3  # errors; what it warns about a user cannot change
+    options.log_severity_level = 4  # what is fatal: an error is raised, too, and said once
     options.add_session_config_entry("session.x64quantprecision", str(int(int8_overflows())))
     # Spinning threads would eat the core that the next chunk of sound needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -123,7 +124,7 @@ class OnnxRunner(StatefulRunner):
         except EdgeRNNError:
             raise
         except Exception as error:  # its exceptions have no base of their own below Exception
-            raise StepError(f"{self.runtime} failed in a step: {error}") from error
+            raise StepError(f"{self.runtime} failed in a step: {one_line(error)}") from error
         self._binding, self._next_binding = self._next_binding, self._binding
         self._states, self._next_states = self._next_states, self._states
         for read in self._readers:

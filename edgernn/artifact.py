@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgernn.approximation import Approximation
 from edgernn.errors import ArtifactError, UsageError
+from edgernn.files import check_file, read_file
 from edgernn.spec import Reader, StreamSpec
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "Artifact", "ModelFile", "check_target", "write_artifact"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+MOST_MANIFEST = 64 * 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Artifact:
     """How it was converted: tool versions, options, source digest."""
     parity: Mapping[str, Any] = field(default_factory=dict)
     """How far each file is from the source model, by format."""
+    approximation: Approximation | None = None
+    """How far what was bounded by name is from the exact model; None where nothing is approximated."""
     certificate: Mapping[str, Any] = field(default_factory=dict)
     """What `edgernn.certificate` reads; empty in an artifact of an older EdgeRNN."""
 
@@ -82,6 +87,9 @@ class Artifact:
             training=manifest.section("training").values if manifest.has("training") else {},
             conversion=_conversion(manifest),
             parity=_parity(manifest),
+            approximation=Approximation.read(manifest.section("approximation"))
+            if manifest.has("approximation")
+            else None,
             certificate=_certificate(manifest, listed),
         )
 
@@ -118,7 +126,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
 def _foreign(folder: Path) -> str:
     """Return the name of something in `folder` that no artifact put there, "" if there is none."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_file(folder / MANIFEST, MOST_MANIFEST))
     except (OSError, ValueError, RecursionError):
         manifest = None
     ours = isinstance(manifest, dict) and manifest.get("format") == "edgernn"
@@ -157,6 +165,7 @@ def _replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
         fresh.mkdir()
         for name, content in files.items():
             (fresh / name).write_bytes(content)
+        _check_whole(fresh, target)
         if target.exists():
             target.rename(old)
         fresh.rename(target)
@@ -168,16 +177,25 @@ def _replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _check_whole(fresh: Path, target: Path) -> None:
+    """Open what is to take the place of `target`: what cannot be opened never does."""
+    try:
+        Artifact.open(fresh)
+    except ArtifactError as error:
+        raise ArtifactError(f"{str(error).replace(str(fresh), str(target))}; nothing was written") from error
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is not an artifact: expected a folder with a {MANIFEST} in it")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        manifest = json.loads(read_file(path, MOST_MANIFEST).decode(), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}; copy or convert the artifact again") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ArtifactError(f"{path} cannot be read: {reason}; copy or convert the artifact again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != "edgernn":
         raise ArtifactError(f'{path} is not the manifest of an EdgeRNN artifact (it lacks "format": "edgernn")')
     version = manifest.get("format_version")
@@ -195,14 +213,15 @@ def _refuse_constant(name: str) -> None:
 
 def _check_file(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
     path = folder / name
-    if Path(name).name != name or "\0" in name:
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
         raise ArtifactError(f"{folder / MANIFEST}: {name!r} is not the name of a file in the artifact")
     try:
-        content = path.read_bytes()
+        size = check_file(path)
+        if size != entry.get("bytes"):
+            raise ArtifactError(f"{path} has {size} bytes, the manifest says {entry.get('bytes')}: copy it again")
+        content = read_file(path, size)
     except OSError as error:
         raise ArtifactError(f"{path} is listed in the manifest and cannot be read: {error.strerror}") from error
-    if len(content) != entry.get("bytes"):
-        raise ArtifactError(f"{path} has {len(content)} bytes, the manifest says {entry.get('bytes')}: copy it again")
     found = hashlib.sha256(content).hexdigest()
     if found != entry.get("sha256"):
         raise ArtifactError(

@@ -8,8 +8,6 @@ error does over a long stream is seen at its end.
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgernn.arrays import read_arrays
 from edgernn.artifact import Artifact
-from edgernn.errors import ArtifactError
+from edgernn.errors import ArtifactError, DataError
 from edgernn.spec import Reader, StreamSpec, TensorSpec
 
 __all__ = [
@@ -223,17 +222,10 @@ def _bound(read: Reader) -> Bound:
 
 
 def _load(artifact: Artifact) -> dict[str, NDArray[Any]]:
-    """Read the arrays; what they unpack to is looked at before any is."""
-    path = artifact.path / CERTIFICATE
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(item.file_size for item in archive.infolist()) > MOST_BYTES:
-                raise ArtifactError(f"{path} unpacks to more than {MOST_BYTES >> 20} MB: convert the model again")
-            members = {item.filename.removesuffix(".npy"): archive.read(item) for item in archive.infolist()}
-        return {name: np.load(io.BytesIO(content), allow_pickle=False) for name, content in members.items()}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"{path} cannot be read as NumPy arrays: {reason}; convert the model again") from error
+        return read_arrays(artifact.path / CERTIFICATE, MOST_BYTES)
+    except DataError as error:
+        raise ArtifactError(f"{error}; convert the model again") from error
 
 
 class _Arrays:

@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away; Python would complain at exit
         return 128 + signal.SIGPIPE
+    except MemoryError as error:
+        print(f"{name}: error: there is not enough memory: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     except OSError as error:  # no bug: a full disk, a cable that was pulled
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"{name}: error: {where}{error.strerror or error}", file=sys.stderr)

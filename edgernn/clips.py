@@ -71,6 +71,8 @@ def _read_wav(path: Path) -> tuple[NDArray[np.float32], int] | None:
         return None
     except OSError as error:
         raise AudioError(f"{path} cannot be read: {error.strerror or error}") from error
+    if width > 4:
+        raise AudioError(f"{path} says {8 * width} bits a sample: its header is broken, record it again")
     samples = _from_pcm(data[: len(data) // (channels * width) * channels * width], width).reshape(-1, channels)
     streamed = expected * channels * width >= 0x7FFF0000  # a recorder that wrote to a pipe cannot know the length
     if len(samples) < expected and not streamed:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgernn.errors import ArtifactError
+from edgernn.errors import ArtifactError, ShapeError
 
 __all__ = ["PLACEMENTS", "QuantParams", "Reader", "StateSpec", "StreamSpec", "TensorSpec"]
 
@@ -60,6 +60,8 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: str = "float32"
     quant: QuantParams | None = None
+    below: int | None = None
+    """For numbers that are looked up in a table: they are from 0 to one below this."""
 
     @property
     def step_shape(self) -> tuple[int, ...]:
@@ -70,6 +72,26 @@ class TensorSpec:
     def real_dtype(self) -> str:
         """Type of its values outside of the model: float32, but for whole numbers such as the indices of words."""
         return self.dtype if self.quant is None and self.dtype in INTEGERS else "float32"
+
+    def check_entries(self, values: NDArray[Any]) -> None:
+        """Raise `ShapeError` if there is a table, and a value that is not in it.
+
+        >>> TensorSpec("words", (1, 2), "int32", below=10).check_entries(np.array([0, 10]))
+        Traceback (most recent call last):
+        edgernn.errors.ShapeError: the input 'words' takes numbers from 0 to 9, found 0 to 10
+        """
+        if self.below is not None and values.size:
+            least, most = values.min(), values.max()
+            if not (least >= 0 and most < self.below):
+                raise ShapeError(
+                    f"the input '{self.name}' takes numbers from 0 to {self.below - 1}, found {least} to {most}"
+                )
+
+    def example(self, random: np.random.Generator) -> NDArray[Any]:
+        """Return values for a step, drawn: normal ones, or any that are in the table; shape `step_shape`."""
+        if self.below is None:
+            return random.standard_normal(self.step_shape).astype(self.real_dtype)
+        return random.integers(0, self.below, self.step_shape).astype(self.real_dtype)
 
     @property
     def nbytes(self) -> int:
@@ -310,7 +332,8 @@ def _tensor(read: Reader, known: type[TensorSpec | StateSpec]) -> dict[str, Any]
         params.refuse_unknown(QuantParams)
         quant = QuantParams(params.positive("scale"), params.whole("zero_point", -LARGEST))
     sizes = tuple(shape.whole(i, 1) for i in shape)
-    return {"name": read.text("name"), "shape": sizes, "dtype": dtype, "quant": quant}
+    below = {"below": read.whole("below", 1)} if read.has("below") else {}
+    return {"name": read.text("name"), "shape": sizes, "dtype": dtype, "quant": quant, **below}
 
 
 def _state(read: Reader) -> StateSpec:

@@ -259,6 +259,7 @@ def _check_frames(tensor: TensorSpec, array: NDArray[Any]) -> None:
     if array.dtype.kind not in ("iu" if whole else "fiu") or not np.isfinite(array).all():
         found = "NaN or infinity" if array.dtype.kind == "f" and not whole else f"dtype {array.dtype}"
         raise ShapeError(f"the input '{tensor.name}' takes {'whole' if whole else 'finite'} numbers, found {found}")
+    tensor.check_entries(array)
 
 
 class Stream:

@@ -154,8 +154,7 @@ def check_runner(open_runner: Callable[[], Runner], steps: int = 40, seed: int =
 
 def _frames(spec: StreamSpec, steps: int, seed: int) -> list[tuple[NDArray[np.float32], ...]]:
     rng = np.random.default_rng(seed)
-    shapes = [tensor.step_shape for tensor in spec.inputs]
-    return [tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes) for _ in range(steps)]
+    return [tuple(tensor.example(rng) for tensor in spec.inputs) for _ in range(steps)]
 
 
 def _run(runner: Runner, frames: Sequence[tuple[NDArray[np.float32], ...]]) -> list[list[NDArray[np.float32]]]:

@@ -1,10 +1,10 @@
-"""Tables for people, in plain text."""
+"""Tables and messages for people, in plain text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["table"]
+__all__ = ["one_line", "table"]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], indent: str = "") -> str:
@@ -26,3 +26,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], indent: str =
         for row in cells
     )
     return "\n".join((indent + line).rstrip() for line in lines)
+
+
+def one_line(words: object, most: int = 300) -> str:
+    """Return what a library says, over many lines and in colours perhaps, as one line of at most `most` letters.
+
+    >>> one_line(ValueError("no such\\n    operator: \\x1b[1mRm\\x00"))
+    'no such operator: [1mRm'
+    """
+    line = "".join(letter for letter in " ".join(str(words).split()) if letter.isprintable())
+    return line if len(line) <= most else f"{line[:most]}…"

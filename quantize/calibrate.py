@@ -11,11 +11,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgernn.errors import DataError
-from edgernn.quantize.graph import shape_of
-from edgernn.quantize.stepping import invoke_onnx
+from edgernn.quantize.stepping import Invoke, invoke_onnx
 from edgernn.quantize.streaming import StepGraph
+from edgernn.spec import StreamSpec
 
-__all__ = ["Ranges", "observe"]
+__all__ = ["Ranges", "observe", "ranges_over"]
 
 Ranges = dict[str, tuple[float, float]]
 """Smallest and largest value by name."""
@@ -24,41 +24,38 @@ MOST_STEPS = 6000
 
 
 def observe(step: StepGraph, streams: Sequence[Sequence[NDArray[Any]]]) -> Ranges:
-    """Step the float graph from reset through each stream and return the range of every value.
+    """Return the range of every value of the float graph over the streams."""
+    return ranges_over(invoke_onnx(_with_all_outputs(step.model).SerializeToString()), step.spec(), streams)
+
+
+def ranges_over(invoke: Invoke, spec: StreamSpec, streams: Sequence[Sequence[NDArray[Any]]]) -> Ranges:
+    """Step from reset through each stream and return the range of everything that goes in and comes out.
 
     A stream has an array for each input, shape `(frames, features...)`. The states are those that the model really
     reaches, not random tensors: their distribution is what decides how well int8 carries them. A step for several
     streams is given as many different ones; where they differ in length, the shorter ones begin again.
     """
-    invoke = invoke_onnx(_with_all_outputs(step.model).SerializeToString())
-    inputs = [value.name or "" for value in step.model.graph.inputs]
-    outputs = [value.name or "" for value in step.model.graph.outputs]
-    state_inputs, state_outputs = inputs[step.inputs :], outputs[len(step.timings) :]
-    shapes = {value.name: shape_of(value) for value in step.model.graph.inputs}
-    initial = {
-        name: np.full(shapes[name], state.initial, np.float32)
-        for name, state in zip(state_inputs, step.states, strict=True)
-    }
+    initial = {state.input: state.initial_array() for state in spec.states}
     low: dict[str, float] = {}
     high: dict[str, float] = {}
     taken = 0
-    for lanes in _lanes(streams, step.batch):
+    for lanes in _lanes(streams, spec.batch):
         state = dict(initial)
-        for number in range(lanes[0].shape[1] // step.frames_per_step):
-            chunk = slice(number * step.frames_per_step, (number + 1) * step.frames_per_step)
-            fed = {name: array[:, chunk] for name, array in zip(inputs, lanes, strict=False)}
+        for number in range(lanes[0].shape[1] // spec.frames_per_step):
+            chunk = slice(number * spec.frames_per_step, (number + 1) * spec.frames_per_step)
+            fed = {item.name: array[:, chunk] for item, array in zip(spec.inputs, lanes, strict=True)}
             values = {**fed, **state}
             values.update(invoke(values))
             for name, array in values.items():
                 low[name] = min(low.get(name, np.inf), float(array.min()))
                 high[name] = max(high.get(name, -np.inf), float(array.max()))
-            for name, output, item in zip(state_inputs, state_outputs, step.states, strict=True):
-                state[name] = initial[name] if number < item.hold_steps else values[output]
+            for item in spec.states:
+                state[item.input] = initial[item.input] if number < item.hold_steps else values[item.output]
             taken += 1
         if taken >= MOST_STEPS:
             break
     if not taken:
-        raise DataError(f"no example stream is as long as one step: {step.frames_per_step} frames")
+        raise DataError(f"no example stream is as long as one step: {spec.frames_per_step} frames")
     return {name: (low[name], high[name]) for name in low}
 
 

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from edgernn.errors import ConversionError
 from edgernn.quantize.graph import Builder, array_of, attribute, rebuild, shape_of
 
-__all__ = ["IN_FLOAT", "Activation", "activation_attributes", "activations_of", "decompose_cells"]
+__all__ = ["Activation", "activation_attributes", "activations_of", "decompose_cells"]
 
 # ONNX' defaults: f (gates), g (candidate), h (output)
 DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+# how many gates have one activation
+GATES = {"LSTM": (3, 1), "GRU": (2, 1), "RNN": (1,)}
 # the activations that have parameters, and what these are where they are not given
 PARAMETERS = {
     "Affine": {"alpha": 1.0, "beta": 0.0},
@@ -29,29 +31,30 @@ PARAMETERS = {
     "LeakyRelu": {"alpha": 0.01},
     "ThresholdedRelu": {"alpha": 1.0},
 }
-# Operators in a scope of this name stay in float when the rest is quantized: the cell state of an LSTM grows far beyond
-# what it changes by in one step, and in eight bits it stands still.
-IN_FLOAT = "cell"
 
 Activation = tuple[str, dict[str, float]]
 """Name of an activation of the recurrent operators, and its parameters."""
 
 
-def decompose_cells(model: ir.Model) -> ir.Model:
-    """Return the step graph with its LSTM, GRU and RNN nodes taken apart."""
-    return rebuild(model, _visit)
+def decompose_cells(model: ir.Model, by_activation: bool = False) -> ir.Model:
+    """Return the step graph with its LSTM, GRU and RNN nodes taken apart.
 
+    A cell has a product for all of its gates, or with `by_activation` one for those with the same activation: a tanh's
+    argument is not as large as those of the sigmoids, and quantized alone it has finer levels.
+    """
 
-def _visit(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
-    cell = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}.get(node.op_type)
-    return None if cell is None else _unroll(node, inputs, graph, cell)
+    def visit(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
+        step = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}.get(node.op_type)
+        return None if step is None else _unroll(_Cell(node, graph, by_activation), node, inputs, step)
+
+    return rebuild(model, visit)
 
 
 class _Cell:
     """The constants of one operator, and its activations."""
 
-    def __init__(self, node: ir.Node, graph: Builder) -> None:
-        self.graph = graph
+    def __init__(self, node: ir.Node, graph: Builder, by_activation: bool) -> None:
+        self.graph, self.by_activation, self.gates = graph, by_activation, GATES[node.op_type]
         self.kernel = array_of(node.inputs[1])[0].T  # (features, gates * hidden)
         self.recurrent = array_of(node.inputs[2])[0].T
         self.hidden = self.recurrent.shape[0]
@@ -66,6 +69,18 @@ class _Cell:
         """Return `x @ matrix + bias`."""
         value = self.graph.op("MatMul", x, self.graph.constant(np.ascontiguousarray(matrix), name))
         return self.graph.op("Add", value, self.graph.constant(bias, f"{name}_bias")) if bias.any() else value
+
+    def products(self, x: ir.Value, matrix: NDArray[Any], bias: NDArray[Any], name: str) -> list[ir.Value]:
+        """Return `x @ matrix + bias`: in one part for all gates, or in one for each activation."""
+        if not self.by_activation:
+            return [self.product(x, matrix, bias, name)]
+        stops = np.cumsum(self.gates)[:-1] * self.hidden
+        parts = zip(np.split(matrix, stops, axis=1), np.split(bias, stops), strict=True)
+        return [self.product(x, part, added, name) for part, added in parts]
+
+    def parted(self, values: Sequence[ir.Value]) -> Sequence[ir.Value]:
+        """Return what `products` gave in one part for each activation."""
+        return values if self.by_activation else self.split(values[0], *self.gates)
 
     def split(self, x: ir.Value, *gates: int) -> Sequence[ir.Value]:
         """Split along the last axis into parts of so many gates each."""
@@ -109,23 +124,22 @@ def activations_of(node: ir.Node) -> list[Activation]:
     return functions
 
 
-Step = Callable[[_Cell, ir.Value, list[ir.Value]], list[ir.Value]]
+Step = Callable[[_Cell, Sequence[ir.Value], list[ir.Value]], list[ir.Value]]
 
 
-def _unroll(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder, step: Step) -> Sequence[ir.Value]:
+def _unroll(cell: _Cell, node: ir.Node, inputs: Sequence[ir.Value | None], step: Step) -> Sequence[ir.Value]:
     """Take the operator's frames one by one; the input products of all frames are one product."""
-    cell = _Cell(node, graph)
-    source = inputs[0]
+    graph, source = cell.graph, inputs[0]
     assert source is not None
     assert node.inputs[0] is not None
     frames, batch, _ = shape_of(node.inputs[0])
     states = [value for value in inputs[5:7] if value is not None]
     bias = cell.input_bias + _shared_bias(node, cell)
-    gates = cell.product(source, cell.kernel, bias, "kernel")
+    gates = cell.products(source, cell.kernel, bias, "kernel")
     history: list[ir.Value] = []
     backwards = attribute(node, "direction", "forward") == "reverse"
     for index in reversed(range(frames)) if backwards else range(frames):
-        states = step(cell, gates if frames == 1 else _frame(graph, gates, index), states)
+        states = step(cell, gates if frames == 1 else [_frame(graph, part, index) for part in gates], states)
         history.insert(0 if backwards else index, states[0])
     every = history[0] if frames == 1 else graph.op("Concat", *history, axis=0)
     whole = graph.op("Reshape", every, graph.constant([frames, 1, batch, cell.hidden], "shape"))
@@ -145,27 +159,23 @@ def _frame(graph: Builder, gates: ir.Value, index: int) -> ir.Value:
     return graph.op("Slice", gates, *(graph.constant(bound, "bound") for bound in bounds))
 
 
-def _lstm(cell: _Cell, gates: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
+def _lstm(cell: _Cell, gates: Sequence[ir.Value], states: list[ir.Value]) -> list[ir.Value]:
     h, c = states
     graph = cell.graph
-    total = graph.op("Add", gates, cell.product(h, cell.recurrent, np.zeros(1), "recurrent"))
-    iof, z = cell.split(total, 3, 1)
+    recurrent = cell.products(h, cell.recurrent, np.zeros(4 * cell.hidden, np.float32), "recurrent")
+    iof, z = cell.parted([graph.op("Add", *pair) for pair in zip(gates, recurrent, strict=True)])
     i, o, f = cell.split(cell.activate(0, iof), 1, 1, 1)
-    z = cell.activate(1, z)
-    outer, graph.scope = graph.scope, f"{graph.scope}/{IN_FLOAT}"
-    c = graph.op("Add", graph.op("Mul", f, c), graph.op("Mul", i, z))
-    squashed = cell.activate(2, c)
-    graph.scope = outer
-    return [graph.op("Mul", o, squashed), c]
+    c = graph.op("Add", graph.op("Mul", f, c), graph.op("Mul", i, cell.activate(1, z)))
+    return [graph.op("Mul", o, cell.activate(2, c)), c]
 
 
-def _gru(cell: _Cell, gates: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
+def _gru(cell: _Cell, gates: Sequence[ir.Value], states: list[ir.Value]) -> list[ir.Value]:
     (h,) = states
     graph, hidden = cell.graph, cell.hidden
-    x_zr, x_n = cell.split(gates, 2, 1)
+    x_zr, x_n = cell.parted(gates)
     if cell.reset_after:
         bias = np.concatenate([np.zeros(2 * hidden, np.float32), cell.recurrent_bias[2 * hidden :]])
-        h_zr, h_n = cell.split(cell.product(h, cell.recurrent, bias, "recurrent"), 2, 1)
+        h_zr, h_n = cell.parted(cell.products(h, cell.recurrent, bias, "recurrent"))
     else:
         h_zr = cell.product(h, cell.recurrent[:, : 2 * hidden], np.zeros(1), "recurrent")
     z, r = cell.split(cell.activate(0, graph.op("Add", x_zr, h_zr)), 1, 1)
@@ -177,7 +187,7 @@ def _gru(cell: _Cell, gates: ir.Value, states: list[ir.Value]) -> list[ir.Value]
     return [graph.op("Add", n, graph.op("Mul", z, graph.op("Sub", h, n)))]
 
 
-def _rnn(cell: _Cell, gates: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
+def _rnn(cell: _Cell, gates: Sequence[ir.Value], states: list[ir.Value]) -> list[ir.Value]:
     (h,) = states
-    total = cell.graph.op("Add", gates, cell.product(h, cell.recurrent, np.zeros(1), "recurrent"))
-    return [cell.activate(0, total)]
+    (x,) = gates
+    return [cell.activate(0, cell.graph.op("Add", x, cell.product(h, cell.recurrent, np.zeros(1), "recurrent")))]

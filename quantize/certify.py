@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from edgernn.certificate import Bound, Certificate, Golden, Made
 from edgernn.machine import describe_processor
-from edgernn.quantize.oracle import Oracle
-from edgernn.quantize.parity import Expected, expected_outputs
+from edgernn.quantize.parity import Expected
 from edgernn.quantize.schemes import Tolerance
 from edgernn.quantize.stepping import Invoke, steps
 from edgernn.quantize.streaming import StepGraph
@@ -28,8 +27,12 @@ LATE_PREFIXES = 4  # in the last tenth, where the source must be run from the be
 ROUNDING = 1e-5  # of an output's standard deviation: more than another order of sums makes of float32
 
 
+Ask = Callable[[Sequence[NDArray[Any]], int, int], Expected]
+"""Tells what is true of a stream, since some step, in so many beginnings: see `expected_outputs`."""
+
+
 def begin_certificate(
-    oracle: Oracle,
+    ask: Ask,
     step: StepGraph,
     stream: Sequence[NDArray[Any]],
     expected: Expected,
@@ -39,7 +42,7 @@ def begin_certificate(
 ) -> Certificate:
     """Return a certificate that holds what the source gives, and nothing of any file yet.
 
-    Of `stream` (see `expected_outputs`, which gave `expected` for it) it takes as many steps as there is room for.
+    Of `stream` (for which `ask` gave `expected`) it takes as many steps as there is room for.
     They are repeated until there are `total` steps, and some of the last tenth of these are compared, too; a `total`
     that they last for anyway adds nothing.
     """
@@ -50,7 +53,7 @@ def begin_certificate(
     truths = [_where(numbers < period, numbers, values) for numbers, values in expected]
     if total > period:
         long = [_repeated(array, total * step.frames_per_step, axis) for array in frames]
-        late = expected_outputs(oracle, step, long, since=max(period, total - total // 10), prefixes=LATE_PREFIXES)
+        late = ask(long, max(period, total - total // 10), LATE_PREFIXES)
         truths = [_joined(early, later) for early, later in zip(truths, late, strict=True)]
     shapes = [tensor.shape for tensor in step.spec().outputs]
     outputs = tuple(_golden(*truth, shape, period, total) for truth, shape in zip(truths, shapes, strict=True))

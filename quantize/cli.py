@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -12,9 +13,12 @@ from pathlib import Path
 
 from edgernn.artifact import MANIFEST, Artifact
 from edgernn.errors import UsageError
+from edgernn.files import read_file
 from edgernn.progress import Progress
-from edgernn.quantize.bounds import read_bounds
+from edgernn.quantize.bounds import EXACT, read_bounds
+from edgernn.quantize.picture import check_picture, draw
 from edgernn.quantize.schemes import SCHEMES, Scheme, Tolerance, scheme_named
+from edgernn.quantize.target import CPU, FLOORS, TARGETS, target_named
 from edgernn.spec import PLACEMENTS
 from edgernn.text import table
 
@@ -27,27 +31,35 @@ DEFAULT = "dynamic-int8"
 def main(arguments: Sequence[str], prog: str) -> int:
     """Run `edgernn convert`; return the exit status."""
     options = _parser(prog).parse_args(arguments)
-    scheme = scheme_named(options.quantize or DEFAULT)
+    target = target_named(options.target, options.runtime_floor)
+    scheme = scheme_named(options.quantize or ("int8" if target.integer_only else DEFAULT))
     tolerance = _tolerance(options.tolerance, scheme)
     bounds = read_bounds(options.bidirectional, options.pooling, options.attention_window, options.approximate)
+    if options.picture is not None:
+        if bounds == EXACT:
+            raise UsageError("--picture shows what a bounded form costs, and nothing is bounded: leave it out")
+        check_picture(options.picture)
     if options.steps < LEAST_PARITY_STEPS:
         raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it warns about a user cannot change
     from edgernn.quantize.choose import convert_best, read_goal, tell
     from edgernn.quantize.convert import FORMATS, Options, convert
     from edgernn.quantize.onnx_source import OnnxChoices
     from edgernn.quantize.source import load_source
 
     placement, pairs = _states(options.state)
+    tflite_only = placement == "internal" or target.integer_only
     goal = read_goal(options.optimize_for) if options.optimize_for is not None else None
     wanted = Options(
-        formats=_formats(options.to, FORMATS if goal else scheme.formats, placement),
+        formats=_formats(options.to, FORMATS if goal else scheme.formats, tflite_only),
         scheme=scheme,
         tolerance=tolerance,
         bounds=bounds,
         frames_per_step=options.frames_per_step,
         batch=options.batch,
         state_placement=placement,
+        target=target,
         calibration=options.calibrate,
         parity_steps=options.steps,
         seed=options.seed,
@@ -61,20 +73,22 @@ def main(arguments: Sequence[str], prog: str) -> int:
         if goal is None:
             artifact = convert(source, options.output, wanted, progress)
         else:
-            schemes = [scheme] if options.quantize else list(SCHEMES.values())
+            schemes = [scheme] if options.quantize or target.integer_only else list(SCHEMES.values())
             asked = tolerance if options.tolerance else None
             artifact = convert_best(source, options.output, wanted, schemes, asked, goal, progress)
     if goal is not None:
         print(tell(artifact.conversion["optimized_for"]) + "\n")
     print(_report(artifact) + before)
+    if options.picture is not None and artifact.approximation is not None:
+        draw(artifact.approximation, artifact.name, options.picture, artifact.frame_rate_hz)
     return 0
 
 
-def _formats(text: str | None, known: tuple[str, ...], state: str) -> tuple[str, ...]:
+def _formats(text: str | None, known: tuple[str, ...], tflite_only: bool) -> tuple[str, ...]:
     """Return the formats that were asked for, or else all that can be had."""
     if text is not None:
         return tuple(dict.fromkeys(text.split(",")))
-    return known if state == "external" else ("tflite",)
+    return ("tflite",) if tflite_only else known
 
 
 def _states(given: Sequence[str]) -> tuple[str, list[str]]:
@@ -93,7 +107,7 @@ def _states(given: Sequence[str]) -> tuple[str, list[str]]:
 def _already_there(output: Path) -> str:
     """Return what to say of an artifact that will be replaced, "" where there is none."""
     try:
-        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_file(output / MANIFEST, 2**26))
         return f"\n\nreplaced what was there: {manifest['name']}, of {manifest['created']}"
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""
@@ -120,7 +134,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--to", metavar="FORMATS", help="tflite or onnx or tflite,onnx (default: those that the quantization has)"
     )
     parser.add_argument(
-        "--quantize", metavar="SCHEME", help=f"{', '.join(SCHEMES)} (default: {DEFAULT}; all, to --optimize-for)"
+        "--quantize",
+        metavar="SCHEME",
+        help=f"{', '.join(SCHEMES)} (default: {DEFAULT}; int8 for --target integer-only; all, to --optimize-for)",
     )
     parser.add_argument(
         "--optimize-for",
@@ -140,6 +156,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="largest error allowed, as a share of the output's "
         "standard deviation where that is above one; least SNR; loss of dev accuracy (default: by scheme)",
     )
+    _add_target(parser.add_argument_group("what TFLite files are for"))
     _add_shape(parser.add_argument_group("how a step is shaped"))
     _add_bounds(
         parser.add_argument_group("bounded forms of what needs the whole sequence (never used unless asked for)")
@@ -155,6 +172,21 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         onnx.add_argument(option, action="append", default=[], metavar=metavar, help=text)
     parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
     return parser
+
+
+def _add_target(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--target",
+        default=CPU.name,
+        metavar="|".join(TARGETS),
+        help="integer-only: no float operator and no float tensor, frames and outputs included, for accelerators and "
+        "microcontrollers (default: cpu)",
+    )
+    group.add_argument(
+        "--runtime-floor",
+        metavar="RUNTIME",
+        help=f"the oldest runtime that must take the file: {', '.join(FLOORS)} (default: today's LiteRT)",
+    )
 
 
 def _add_shape(group: argparse._ArgumentGroup) -> None:
@@ -199,6 +231,12 @@ def _add_bounds(group: argparse._ArgumentGroup) -> None:
         metavar="edges",
         help="a last frame or a global pooling may leave out frames whose look-ahead is not there yet",
     )
+    group.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE.png",
+        help="draw how near the bounded model is to the exact one, for one look-ahead after the other",
+    )
 
 
 def _tolerance(text: str | None, scheme: Scheme) -> Tolerance:
@@ -242,11 +280,14 @@ def _report(artifact: Artifact) -> str:
     first = next(iter(artifact.parity.values()))
     scheme, allowed = artifact.conversion["scheme"], first["tolerance"]
     compared = min(item["compared"] for item in first["outputs"])
-    shape = artifact.model().spec.in_words(artifact.frame_rate_hz)
+    bounded, shape = artifact.approximation, artifact.model().spec.in_words(artifact.frame_rate_hz)
+    against = "its source" if bounded is None else "its own bounded step in float32"
     part = "" if compared >= first["steps"] else f" (of their beginnings, {compared} compared)"
     return (
-        f"{artifact.path}: {scheme}, proven against its source over {first['steps']} steps of {first['input']}{part}\n"
+        f"{artifact.path}: {scheme}, proven against {against} over {first['steps']} steps of {first['input']}{part}\n"
         f"{shape}\n"
         f"allowed: error {allowed['max_error']:g}, SNR from {allowed['min_snr_db']:g} dB; drift: of the mean error, in "
-        f"1,000 steps, over {artifact.certificate['steps']:,}\n\n" + table(header, rows)
+        f"1,000 steps, over {artifact.certificate['steps']:,}\n\n"
+        + table(header, rows)
+        + (f"\n\n{bounded.describe(artifact.frame_rate_hz)}" if bounded else "")
     )

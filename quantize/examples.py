@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgernn.errors import DataError, UsageError
-from edgernn.quantize.graph import attribute, shape_of
+from edgernn.arrays import read_arrays
+from edgernn.errors import DataError, ShapeError, UsageError
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import TensorSpec
 
-__all__ = ["Streams", "generate_streams", "lanes", "load_arrays", "one_stream", "read_streams"]
+__all__ = ["Streams", "generate_streams", "lanes", "one_stream", "read_streams"]
 
 Streams = list[tuple[NDArray[Any], ...]]
 """Each stream has an array for each input of the model, shape `(frames, features...)`, in the input's dtype."""
@@ -29,7 +26,8 @@ def read_streams(path: Path, inputs: Sequence[TensorSpec], front_end: Mapping[st
     """Read example streams for these inputs of a step.
 
     `path` is a `.npz` or `.npy` file of frames, `(frames, features...)` or `(streams, frames, features...)`, with one
-    array for each input in order; or a recording or a folder of recordings, for a model that has a front end.
+    array for each input, under its name where there are several; or a recording or a folder of recordings, for a model
+    that has a front end.
     """
     arrays = path.suffix in (".npz", ".npy")
     streams = _from_arrays(path, inputs) if arrays else _from_recordings(path, front_end)
@@ -39,9 +37,7 @@ def read_streams(path: Path, inputs: Sequence[TensorSpec], front_end: Mapping[st
 
 
 def _from_arrays(path: Path, inputs: Sequence[TensorSpec]) -> Streams:
-    arrays = list(load_arrays(path).values())
-    if len(arrays) != len(inputs):
-        raise DataError(f"{path} has {len(arrays)} arrays; expected one for each input of the model: {len(inputs)}")
+    arrays = _by_name(path, read_arrays(path), [item.name for item in inputs])
     ranks = [len(item.shape) for item in inputs]
     sets = [array[None] if array.ndim == rank - 1 else array for array, rank in zip(arrays, ranks, strict=True)]
     fits = [array.ndim == rank for array, rank in zip(sets, ranks, strict=True)]
@@ -57,6 +53,19 @@ def _from_arrays(path: Path, inputs: Sequence[TensorSpec]) -> Streams:
     return [tuple(group) for group in zip(*cast, strict=True)]
 
 
+def _by_name(path: Path, arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[NDArray[Any]]:
+    """Return the arrays in the order of the inputs; a single one, or `arr_0` and so on, may have any name."""
+    unnamed = [f"arr_{index}" for index in range(len(names))]  # as np.savez calls them, in the order that it was given
+    if set(arrays) == set(names):
+        return [arrays[name] for name in names]
+    if len(arrays) == len(names) and (len(names) == 1 or set(arrays) == set(unnamed)):
+        return [arrays[name] for name in (unnamed if len(names) > 1 else arrays)]
+    raise DataError(
+        f"{path} has the arrays {', '.join(arrays)}; expected one for each input of the model, under its name: "
+        f"{', '.join(names)}"
+    )
+
+
 def _features(item: TensorSpec) -> list[str]:
     """Return what the axes behind time are called in a message."""
     return ["features"] if len(item.shape) == 3 else [str(size) for size in item.shape[2:]]
@@ -64,25 +73,14 @@ def _features(item: TensorSpec) -> list[str]:
 
 def _cast(path: Path, array: NDArray[Any], item: TensorSpec) -> NDArray[Any]:
     dtype = np.dtype(item.dtype)
+    try:
+        item.check_entries(array)
+    except ShapeError as error:
+        raise DataError(f"{path}: {error}") from None
     if dtype.kind in "iu" and not (array == np.clip(np.rint(array), np.iinfo(dtype).min, np.iinfo(dtype).max)).all():
         raise DataError(f"{path}: the input {item.name} takes whole numbers ({item.dtype}), found {array.dtype}")
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinity, and is found out as such
         return array.astype(dtype)
-
-
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of numbers in a `.npz` or `.npy` file; raise `DataError` for anything else."""
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            single = isinstance(loaded, np.ndarray)
-            arrays = {"x": loaded} if single else {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as NumPy arrays: {' '.join(str(error).split())}") from error
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biuf":
-            raise DataError(f"{path}: the array {name} is of type {array.dtype}; expected numbers")
-    return arrays
 
 
 def _from_recordings(path: Path, front_end: Mapping[str, Any] | None) -> Streams:
@@ -112,34 +110,20 @@ def _check_stream(where: str, stream: Sequence[NDArray[Any]], inputs: Sequence[T
 def generate_streams(step: StepGraph, frames: int, seed: int) -> Streams:
     """Return noise for each input of a step; raise `UsageError` for one that noise says nothing about."""
     random = np.random.default_rng(seed)
-    inputs = list(zip(step.spec().inputs, step.model.graph.inputs, strict=False))
-    return [
-        tuple(_noise(random, frames, item, value) for item, value in inputs) for _ in range(max(GENERATED, step.batch))
-    ]
+    inputs = step.spec().inputs
+    return [tuple(_noise(random, frames, item) for item in inputs) for _ in range(max(GENERATED, step.batch))]
 
 
-def _noise(random: np.random.Generator, frames: int, item: TensorSpec, value: ir.Value) -> NDArray[Any]:
+def _noise(random: np.random.Generator, frames: int, item: TensorSpec) -> NDArray[Any]:
     shape = (frames, *item.shape[2:])
-    if np.dtype(item.dtype).kind == "f":
+    if np.dtype(item.dtype).kind == "f" and item.below is None:
         return _smooth(random, frames, int(np.prod(shape[1:]))).reshape(shape).astype(item.dtype)
-    entries = _entries(value)
-    if entries is None:
+    if item.below is None:
         raise UsageError(
             f"the input {item.name} takes whole numbers ({item.dtype}), and the model does not say which: give "
             "examples with --calibrate"
         )
-    return random.integers(0, entries, shape).astype(item.dtype)
-
-
-def _entries(value: ir.Value) -> int | None:
-    """Return in how many entries of a table the model looks these numbers up."""
-    for node, place in value.uses():
-        if node.op_type == "Gather" and place == 1 and node.inputs[0] is not None and node.inputs[0].is_initializer():
-            return shape_of(node.inputs[0])[int(attribute(node, "axis", 0))]
-        found = _entries(node.outputs[0]) if node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze") else None
-        if found is not None:
-            return found
-    return None
+    return random.integers(0, item.below, shape).astype(item.dtype)
 
 
 def _smooth(random: np.random.Generator, frames: int, width: int) -> NDArray[np.float64]:

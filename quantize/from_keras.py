@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from edgernn.errors import ConversionError
@@ -32,9 +33,7 @@ REFUSED_ARGUMENTS = {
 """Call arguments of layers that have no meaning in a stream: why, and what to do."""
 NO_RULE = {
     "Discretization": ("it makes whole numbers of what it is given", "count the bins outside of the model"),
-    "Embedding": ("its input is a number, not a frame", "feed the vectors themselves as (batch, time, features)"),
     "Lambda": ("it holds code that cannot be read", "write it with layers or with operators such as x * 0.5"),
-    "Masking": ("a stream has no padding to mask", "leave it out"),
 }
 """Layers whose lack of a rule has a reason of its own."""
 
@@ -125,7 +124,7 @@ def _check_layers(graph: Any) -> None:
         if _is_model(layer):
             _check_layers(_functional(layer))
         elif given.get("mask") is not None and _emitter_of(layer) not in _MASKED:
-            raise refuse(layer, "it is given a mask", "a stream has no padding to mask: call it without")
+            raise refuse(layer, "it is given a mask", "a stream has no padding to mask: only recurrent layers heed one")
         else:
             _emitter_of(layer)
             _check_settings(layer)
@@ -154,14 +153,20 @@ def _is_model(layer: Any) -> bool:
     return hasattr(layer, "operations") or type(layer).__name__ == "Sequential"
 
 
+_NUMBERS = ("float32", "float16", "float64", "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
+
+
 def _input(emitter: Emitter, tensor: Any) -> ir.Value:
-    if len(tensor.shape) != 3 or tensor.shape[2] is None:
+    features = tensor.shape[2:]
+    if len(tensor.shape) < 2 or None in features:
         raise ConversionError(
-            f"the input {tensor.name} has the shape {tensor.shape}; expected (batch, time, features) with a fixed "
+            f"the input {tensor.name} has the shape {tensor.shape}; expected (batch, time, features...) with a fixed "
             "number of features"
         )
-    layer = tensor._keras_history.operation
-    return emitter.input(identifier(layer.name), ["batch", "time", int(tensor.shape[2])])
+    if tensor.dtype not in _NUMBERS:
+        raise ConversionError(f"the input {tensor.name} is of {tensor.dtype}; expected one of {', '.join(_NUMBERS)}")
+    layer, dtype = tensor._keras_history.operation, ir.DataType.from_numpy(np.dtype(tensor.dtype))
+    return emitter.input(identifier(layer.name), ["batch", "time", *map(int, features)], dtype)
 
 
 def _emit_graph(graph: Any, emitter: Emitter, outer: int = 0) -> list[ir.Value]:

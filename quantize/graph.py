@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from edgernn.errors import ConversionError
@@ -25,6 +27,7 @@ __all__ = [
     "Mapped",
     "array_of",
     "attribute",
+    "evaluate",
     "identifier",
     "plain_attributes",
     "rebuild",
@@ -131,6 +134,25 @@ class Builder:
         RemoveUnusedNodesPass()(model)
         ShapeInferencePass()(model)
         return model
+
+
+def evaluate(node: ir.Node, inputs: Sequence[ir.Value | None]) -> list[NDArray[Any]]:
+    """Return what a node gives for constants, by ONNX' reference evaluator."""
+    arrays = {f"x{place}": array_of(value) for place, value in enumerate(inputs) if value is not None}
+    names = ["" if value is None else f"x{place}" for place, value in enumerate(inputs)]
+    results = [f"y{place}" for place in range(len(node.outputs))]
+    proto = onnx.helper.make_node(node.op_type, names, results, domain=node.domain, **plain_attributes(node))
+    graph = onnx.helper.make_graph(
+        [proto],
+        "constant",
+        [
+            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in arrays.items()
+        ],
+        [onnx.ValueInfoProto(name=name) for name in results],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+    return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, arrays)]
 
 
 def identifier(name: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import ConversionError
+from edgernn.text import one_line
 
 __all__ = ["KerasOracle", "Oracle"]
 
@@ -47,7 +48,7 @@ class KerasOracle(Oracle):
         except Exception as error:  # whatever the back end says, at length
             raise ConversionError(
                 f"'{self.model.name}' cannot be run on {frames[0].shape[1]} frames: "
-                f"{' '.join(str(error).split())[-200:]}"
+                f"{one_line(' '.join(str(error).split())[-200:])}"
             ) from error
         return [np.asarray(output) for output in keras.tree.flatten(outputs)]
 
@@ -69,7 +70,10 @@ def _free(model: Any) -> Any:
         kind = _all_frames_at_once() if isinstance(layer, keras.layers.TimeDistributed) else type(layer)
         return kind.from_config(config)
 
-    inputs = [keras.Input((None, item.shape[2]), name=item._keras_history.operation.name) for item in model.inputs]
+    inputs = [
+        keras.Input((None, *item.shape[2:]), name=item._keras_history.operation.name, dtype=item.dtype)
+        for item in model.inputs
+    ]
     try:
         free = keras.models.clone_model(
             model, input_tensors=inputs if len(inputs) > 1 else inputs[0], clone_function=stateless
@@ -78,7 +82,7 @@ def _free(model: Any) -> Any:
     except Exception as error:  # whatever a layer says of a length that it does not know
         raise ConversionError(
             f"'{model.name}' has a fixed batch or length and cannot be rebuilt for any: "
-            f"{' '.join(str(error).split())[:200]}; save it with keras.Input((None, features))"
+            f"{one_line(error, 200)}; save it with keras.Input((None, ...))"
         ) from error
     return free
 

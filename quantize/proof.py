@@ -9,15 +9,29 @@ from importlib.metadata import version
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
+from edgernn.approximation import Approximation
 from edgernn.certificate import Certificate, on_levels
+from edgernn.quantize.approximation import BoundedStep, measure_approximation
+from edgernn.quantize.bounds import Bounds
 from edgernn.quantize.certify import begin_certificate, enter
 from edgernn.quantize.exact import is_exact
 from edgernn.quantize.examples import Streams, lanes
-from edgernn.quantize.parity import Distance, accuracy, check, check_accuracy, expected_outputs, measure
+from edgernn.quantize.parity import (
+    PREFIXES,
+    Dev,
+    Distance,
+    Expected,
+    accuracy,
+    check,
+    check_accuracy,
+    expected_outputs,
+    measure,
+)
 from edgernn.quantize.schemes import Scheme, Tolerance
 from edgernn.quantize.source import Source
-from edgernn.quantize.stepping import invoker, open_tflite
+from edgernn.quantize.stepping import Invoke, invoker, open_tflite
 from edgernn.quantize.stopwatch import microseconds
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import StreamSpec
@@ -74,20 +88,43 @@ class Proof:
         frames = lanes(streams, total * step.frames_per_step, step.batch)
         self.stream = tuple(map(on_levels, frames))  # what the certificate can hold
         self.oracle = source.oracle()
-        self.expected = expected_outputs(self.oracle, step, self.stream)
+        self.bounded = BoundedStep(step) if step.approximations else None
+        self.expected = self._ask(self.stream)
+
+    def _ask(self, stream: Sequence[NDArray[Any]], since: int = 0, prefixes: int = PREFIXES) -> Expected:
+        """Ask the source; where the step is bounded, its float form, for then the source says something else."""
+        if self.bounded is not None:
+            return self.bounded.expected(stream, since)
+        return expected_outputs(self.oracle, self.step, stream, since, prefixes)
 
     def of(self, item: Built) -> Verdict:
         """Step a file through the stream, and compare."""
         invoke = invoker(item.content, item.kind)
         distances = measure(self.expected, invoke, item.spec, self.stream)
         dev = self.source.dev
-        return Verdict(distances, accuracy(self.oracle, invoke, item.spec, dev) if dev else None)
+        return Verdict(distances, self._accuracy(invoke, item.spec, dev) if dev else None)
+
+    def _accuracy(self, invoke: Invoke, spec: StreamSpec, dev: Dev) -> dict[str, float]:
+        scores = accuracy(self.oracle, invoke, spec, dev)
+        if self.bounded is None:
+            return scores
+        return {**scores, "bounded": accuracy(self.oracle, self.bounded.invoke, self.bounded.spec, dev)["artifact"]}
+
+    def approximation(self, bounds: Bounds) -> Approximation | None:
+        """Return how far a bounded step is from the source; None where nothing is approximated."""
+        if self.bounded is None:
+            return None
+        frames, dev = self.stream, self.source.dev
+        varied, rows, score = measure_approximation(self.source.step, self.step, bounds, self.oracle, frames, dev)
+        nodes = self.step.approximations
+        return Approximation(str(bounds), nodes, varied, tuple(rows), f"{self.total} steps of {self.origin}", score)
 
     def report(self, item: Built, verdict: Verdict, tolerance: Tolerance) -> dict[str, Any]:
         """Return what the manifest says of a file's proof."""
         report: dict[str, Any] = {
             "outputs": [asdict(distance) for distance in verdict.distances],
             "steps": self.total,
+            "against": "source" if self.bounded is None else "bounded step in float32",
             "input": self.origin,
             "bytes": len(item.content),
             "us_per_step": round(microseconds(item.content, item.kind, item.spec), 2),
@@ -97,9 +134,7 @@ class Proof:
 
     def certificate(self, built: Sequence[Built], total: int, tolerance: Tolerance) -> Certificate:
         """Return what a machine needs to prove the files again over `total` steps."""
-        certificate = begin_certificate(
-            self.oracle, self.step, self.stream, self.expected, total, tolerance, self.origin
-        )
+        certificate = begin_certificate(self._ask, self.step, self.stream, self.expected, total, tolerance, self.origin)
         for item in built:
             runtime = RUNTIMES[item.kind]
             invoke = invoker(item.content, item.kind)

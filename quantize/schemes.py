@@ -56,7 +56,6 @@ SCHEMES = {
             "int4",
             "weights in 4 bits, a scale for each 16 or 32",
             Tolerance(3.0, 8.0, 0.02),
-            formats=("onnx",),
             taken_apart=True,
         ),
     )

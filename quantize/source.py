@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,18 +14,23 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgernn.errors import ConversionError, DataError, UnsupportedLayerError, UsageError
+from edgernn.arrays import read_arrays
+from edgernn.errors import DataError, UsageError
+from edgernn.files import read_file
+from edgernn.frontend import LogMel
 from edgernn.quantize.bounds import EXACT, Bounds
-from edgernn.quantize.examples import load_arrays
 from edgernn.quantize.from_keras import from_keras
+from edgernn.quantize.keras_file import load_keras
 from edgernn.quantize.oracle import KerasOracle, Oracle
 from edgernn.quantize.streaming import StepGraph, stream
-from edgernn.quiet import quiet_stderr
+from edgernn.spec import Reader
 
 if TYPE_CHECKING:
     from edgernn.quantize.onnx_source import OnnxChoices
 
 __all__ = ["KerasSource", "Source", "load_source"]
+
+MOST_FACTS = 64 * 2**20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,7 @@ def load_source(path: Path, choices: OnnxChoices | None = None) -> Source:
     facts = _facts(folder / "run.json") if folder else {}
     calibration = folder / "calibration.npz" if folder else None
     return KerasSource(
-        model=_load_model(file),
+        model=load_keras(file),
         path=file,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         name=str(facts.get("name") or file.stem),
@@ -103,58 +106,29 @@ def load_source(path: Path, choices: OnnxChoices | None = None) -> Source:
     )
 
 
-def _load_model(file: Path) -> Any:
-    with quiet_stderr():
-        import keras
-
-        keras.ops.zeros(1)  # devices are looked for, and talked about, only now
-
-    try:
-        return keras.models.load_model(file, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever its reader met: zip, JSON, HDF5, a layer's own errors
-        foreign = _foreign_layer(file)
-        if foreign:
-            raise UnsupportedLayerError(
-                f"{file}: {foreign}: it holds code that is not part of Keras; build it from layers of Keras"
-            ) from error
-        reason = " ".join(str(error).split())[:300]
-        raise ConversionError(f"{file} cannot be loaded as a Keras model: {reason}") from error
-
-
-def _foreign_layer(file: Path) -> str | None:
-    """Return which object in a model's file brings code of its own: Keras names neither it nor its place."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            waiting = [json.loads(archive.read("config.json"))]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
-        return None
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict) and "class_name" in item and "module" in item:
-            config = item.get("config")
-            name = config.get("name") if isinstance(config, dict) else config
-            if item["class_name"] == "Lambda" or not str(item["module"]).startswith(("keras", "builtins")):
-                return f"layer '{name}' ({item['class_name']})"
-        waiting.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
-    return None
-
-
 def _facts(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        facts = json.loads(read_file(path, MOST_FACTS))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(facts, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(facts).__name__}")
+    read = Reader(facts, f"{path}: ")
+    if read.has("labels"):
+        labels = read.array("labels")
+        for label in labels:
+            labels.text(label)
+    if read.has("front_end"):
+        LogMel.from_dict(read.section("front_end").values)
     return facts
 
 
 def _dev(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
     if not path.is_file():
         return None
-    arrays = load_arrays(path)
+    arrays = read_arrays(path)
     shapes = {name: array.shape for name, array in arrays.items()}
     if not {"x", "y"} <= set(shapes) or len(shapes["x"]) != 3 or shapes["y"] != shapes["x"][:1] or 0 in shapes["x"]:
         raise DataError(f"{path}: expected arrays x (clips, frames, features) and y (clips,), found {shapes}")

@@ -24,7 +24,7 @@ import onnx_ir as ir
 from edgernn.errors import ConversionError, UnsupportedLayerError, UsageError
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.directions import split_directions
-from edgernn.quantize.graph import ONE_STREAM, Builder, array_of, identifier, scope_of, shape_of
+from edgernn.quantize.graph import ONE_STREAM, Builder, array_of, attribute, evaluate, identifier, scope_of, shape_of
 from edgernn.quantize.timing import Timing
 from edgernn.spec import StateSpec, StreamSpec, TensorSpec
 
@@ -139,7 +139,19 @@ class StepGraph:
 
 
 def _tensor(value: ir.Value) -> TensorSpec:
-    return TensorSpec(value.name or "", shape_of(value), str((value.dtype or ir.DataType.FLOAT).numpy()))
+    dtype = str((value.dtype or ir.DataType.FLOAT).numpy())
+    return TensorSpec(value.name or "", shape_of(value), dtype, below=_entries(value))
+
+
+def _entries(value: ir.Value) -> int | None:
+    """Return in how many entries of a table these numbers are looked up, the least of all tables."""
+    found: list[int | None] = []
+    for node, place in value.uses():
+        if node.op_type == "Gather" and place == 1 and node.inputs[0] is not None and node.inputs[0].is_initializer():
+            found.append(shape_of(node.inputs[0])[int(attribute(node, "axis", 0))])
+        elif node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze") and place == 0:
+            found.append(_entries(node.outputs[0]))
+    return min((entries for entries in found if entries is not None), default=None)
 
 
 Rule = Callable[[ir.Node, Sequence[Stepped | None], "StepBuilder"], Sequence[Stepped]]
@@ -156,7 +168,10 @@ class _Entry:
 
 _RULES: dict[str, _Entry] = {}
 # zeros before them may stay unsaid
-_KEEPS_ZEROS = ("AveragePool", "Conv", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+_KEEPS_ZEROS = (
+    *("AveragePool", "Conv", "ConvTranspose", "MaxPool", "Pad", "Reshape", "Resize", "Slice", "Squeeze", "Transpose"),
+    "Unsqueeze",
+)
 
 
 def rule(
@@ -236,9 +251,11 @@ class StepBuilder(Builder):
             return stepped.value
         held = step_shape(original, replace(timing, frames=frames), self.batch)
         past = self.state(name, held, hold_steps, initial, batch_axis(original, timing))
-        joined = self.op("Concat", past.input, stepped.value, axis=timing.axis)
+        real = original.dtype in (None, ir.DataType.FLOAT)  # states are: what is true or false is 1 or 0 in one
+        fresh = stepped.value if real else self.op("Cast", stepped.value, to=int(ir.DataType.FLOAT))
+        joined = self.op("Concat", past.input, fresh, axis=timing.axis)
         past.output = self.cut(joined, timing.axis, timing.frames, timing.frames + frames)
-        return joined
+        return joined if real else self.op("Cast", joined, to=int(original.dtype or ir.DataType.FLOAT))
 
     def approximate(self, bound: str, how: str) -> None:
         """Take down that the node at hand is approximated under the field `bound` of `Bounds`, and how."""
@@ -428,14 +445,14 @@ def _apply(node: ir.Node, mapped: dict[ir.Value, Stepped], builder: StepBuilder)
     pending = next((item for item in inputs if isinstance(item, Pending)), None)
     if pending is not None:
         return pending.follow(node, inputs, builder)
+    if inputs and node.domain == "" and all(item is None or item.timing is None for item in inputs):
+        return [Stepped(builder.constant(array)) for array in evaluate(node, values_of(inputs))]
     entry = _RULES.get(node.op_type)
     if entry is None or node.domain not in ("", "ai.onnx"):
         known = ", ".join(sorted(_RULES))
         raise refusal(node, "there is no rule for this operator", f"the operators with a rule are: {known}")
     if node.op_type not in _KEEPS_ZEROS:
         inputs = [item and _with_zeros(value, item, builder) for value, item in zip(node.inputs, inputs, strict=True)]
-    if all(item is None or item.timing is None for item in inputs):
-        return [Stepped(value) for value in builder.copy(node, values_of(inputs))]
     return entry.apply(node, inputs, builder)
 
 

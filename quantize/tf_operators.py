@@ -82,7 +82,6 @@ _TABLE.update(
         "Cast": lambda node, i: tf.cast(i[0], ir.DataType(attribute(node, "to", 1)).numpy()),
         "Clip": lambda node, i: tf.clip_by_value(i[0], i[1], i[2]),
         "Concat": lambda node, i: tf.concat(i, attribute(node, "axis", 0)),
-        "DequantizeLinear": lambda node, i: i[0],  # its other half is the fake quantization below
         "Elu": lambda node, i: _elu(i[0], attribute(node, "alpha", 1.0)),
         "Gather": lambda node, i: _gather(i[0], i[1], attribute(node, "axis", 0)),
         "HardSigmoid": lambda node, i: _hard_sigmoid(i[0], attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)),
@@ -182,7 +181,7 @@ def _conv(node: ir.Node, inputs: Sequence[Any]) -> Any:
         kernel = weights.reshape(groups, -1, weights.shape[2]).transpose(2, 0, 1)[None]
         y = tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), "VALID", dilations=(1, dilation))
     else:
-        parts = zip(tf.split(x, groups, -1), np.split(weights, groups), strict=True)
+        parts = zip([x] if groups == 1 else tf.split(x, groups, -1), np.split(weights, groups), strict=True)
         y = tf.concat([_convolve(part, kernel, stride, dilation) for part, kernel in parts], -1)
     if len(inputs) > 2:
         y = y + inputs[2]
@@ -199,9 +198,3 @@ def _pool(node: ir.Node, inputs: Sequence[Any]) -> Any:
     span, stride = attribute(node, "kernel_shape", [1])[0], attribute(node, "strides", [1])[0]
     y = function(tf.expand_dims(tf.transpose(inputs[0], (0, 2, 1)), 1), (1, span), (1, stride), "VALID")
     return tf.transpose(tf.squeeze(y, 1), (0, 2, 1))
-
-
-@_lowers("QuantizeLinear")
-def _fake_quantize(node: ir.Node, inputs: Sequence[Any]) -> Any:
-    scale, zero = float(array_of(node.inputs[1])), int(array_of(node.inputs[2]))
-    return tf.quantization.fake_quant_with_min_max_args(inputs[0], (-128 - zero) * scale, (127 - zero) * scale)

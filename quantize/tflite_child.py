@@ -1,4 +1,6 @@
-"""The process that runs the TFLite converter: `python -m …tflite_child STEP.onnx OUT.tflite SCHEME STATES`.
+"""The process that runs the TFLite converter: `python -m …tflite_child STEP.onnx OUT.tflite SCHEME`.
+
+With one file alone, `…tflite_child STEP.tflite`, it runs that once.
 
 It is a process of its own because that converter can end the one it runs in (measured with TensorFlow 2.21: int8 of
 rolled recurrent layers ends in a segmentation fault). Its last line on standard error says what went wrong.
@@ -6,7 +8,6 @@ rolled recurrent layers ends in a segmentation fault). Its last line on standard
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -15,19 +16,14 @@ from typing import Any
 __all__ = ["main"]
 
 
-def main(source: str, target: str, scheme: str, states: str) -> int:
-    """Convert a step graph and write the TFLite file.
-
-    For int8 the ranges are in the graph, as pairs of QuantizeLinear and DequantizeLinear; `states` tells, as JSON,
-    which "inputs" and "outputs" are states.
-    """
+def main(source: str, target: str, scheme: str) -> int:
+    """Convert a step graph to float32 or float16, and write the TFLite file."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # converting needs no GPU, and finding none would be reported at length
     import onnx_ir as ir
     import tensorflow as tf
 
     from edgernn.errors import EdgeRNNError
-    from edgernn.quantize.tflite_states import with_integer_states
 
     model = ir.load(source)
     try:
@@ -35,9 +31,6 @@ def main(source: str, target: str, scheme: str, states: str) -> int:
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
         _configure(converter, scheme)
         content = converter.convert()
-        if scheme == "int8":
-            names = json.loads(states)
-            content = with_integer_states(content, names["inputs"], names["outputs"])
         _invoke_once(content)
         Path(target).write_bytes(content)
     except EdgeRNNError as error:
@@ -50,7 +43,7 @@ def _trace(model: Any) -> Any:
     import onnx_ir as ir
     import tensorflow as tf
 
-    from edgernn.quantize.graph import array_of, shape_of
+    from edgernn.quantize.graph import array_of, identifier, scope_of, shape_of
     from edgernn.quantize.tf_operators import lower
 
     graph = model.graph
@@ -64,7 +57,8 @@ def _trace(model: Any) -> Any:
         values.update({value: tf.constant(array_of(value)) for value in graph.initializers.values()})
         for node in graph:
             tensors = [values[value] for value in node.inputs if value is not None]
-            values.update(zip(node.outputs, lower(node, tensors), strict=True))
+            with tf.name_scope(identifier(scope_of(node) or node.op_type)):  # so that messages name the layer
+                values.update(zip(node.outputs, lower(node, tensors), strict=True))
         return {value.name: values[value] for value in graph.outputs}
 
     return tf.function(step, input_signature=signature, autograph=False).get_concrete_function()
@@ -73,20 +67,25 @@ def _trace(model: Any) -> Any:
 def _configure(converter: Any, scheme: str) -> None:
     import tensorflow as tf
 
-    if scheme != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if scheme == "float16":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
 
 
 def _invoke_once(content: bytes) -> None:
-    """Run the fresh file here, where a crash of the kernels ends only this process."""
+    """Run the fresh file here, on zeros, where a crash of the kernels ends only this process."""
+    import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
+    for item in interpreter.get_input_details():
+        interpreter.set_tensor(item["index"], np.zeros(item["shape"], item["dtype"]))
     interpreter.invoke()
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    if len(sys.argv) == 2:
+        _invoke_once(Path(sys.argv[1]).read_bytes())
+    else:
+        sys.exit(main(*sys.argv[1:]))

@@ -53,7 +53,7 @@ def _static(step: StepGraph, ranges: Ranges | None) -> ir.Model:
     The states stay in float: a product reads what it would read of eight bits, and nothing adds up in them.
     """
     assert ranges is not None
-    params = choose(step, ranges, product_inputs(step))
+    params = choose(ranges, product_inputs(step))
     return integer_products(step.model, {value.name or "": quant for value, quant in params.items()})
 
 

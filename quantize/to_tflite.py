@@ -1,8 +1,7 @@
-"""The step graph to a TFLite file, in a child process."""
+"""The step graph to a TFLite file: by the stock converter in a child process, then quantized here."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -14,33 +13,68 @@ from typing import Any
 import onnx_ir as ir
 
 from edgernn.errors import ConversionError
+from edgernn.quantize.cells import decompose_cells
+from edgernn.quantize.examples import Streams
 from edgernn.quantize.schemes import Scheme
+from edgernn.quantize.simplify import simplify
 from edgernn.quantize.stepping import open_tflite
 from edgernn.quantize.streaming import StepGraph
+from edgernn.quantize.target import CPU, Target, check_floor
+from edgernn.quantize.tflite_graph import TFLiteGraph
+from edgernn.quantize.tflite_quantize import quantize
 from edgernn.spec import QuantParams, StreamSpec
 
-__all__ = ["to_tflite"]
+__all__ = ["plain_tflite", "quantized_tflite", "to_tflite"]
 
 PATIENCE_S = 600
+CONVERTED = ("float32", "float16")  # what the converter itself is asked for
 
 
-def to_tflite(step: StepGraph, spec: StreamSpec, scheme: Scheme) -> tuple[bytes, StreamSpec]:
+def to_tflite(
+    step: StepGraph, scheme: Scheme, streams: Streams | None = None, target: Target = CPU
+) -> tuple[bytes, StreamSpec]:
     """Return the file's bytes and the spec with the dtypes and scales that its tensors really have.
 
-    `step` has its recurrent cells taken apart, and for int8 its quantization written in. Raises `ConversionError`
-    whatever the converter does: fail, crash, hang, or give a state two different scales.
+    `streams` are examples, for the schemes that are calibrated. Raises `ConversionError` whatever the converter does
+    (fail, crash, hang), and where an operator cannot be had on the target.
     """
+    plain, spec = plain_tflite(step, scheme.name if scheme.name in CONVERTED else "float32")
+    return quantized_tflite(plain, spec, scheme, streams, target)
+
+
+def plain_tflite(step: StepGraph, form: str = "float32") -> tuple[bytes, StreamSpec]:
+    """Return the file as the converter writes it, in "float32" or "float16", and the spec in float32."""
+    apart = replace(step, model=simplify(decompose_cells(step.model, by_activation=True)))
     with tempfile.TemporaryDirectory(prefix="edgernn-") as folder:
         source, target = Path(folder, "step.onnx"), Path(folder, "step.tflite")
-        ir.save(step.model, source)
-        names = {"inputs": [state.input for state in spec.states], "outputs": [state.output for state in spec.states]}
-        _run_child([str(source), str(target), scheme.name, json.dumps(names)])
+        ir.save(apart.model, source)
+        _run_child([str(source), str(target), form])
         if not target.is_file():
             raise ConversionError(
                 "the TensorFlow Lite converter ended without an error and wrote no file; try --to onnx"
             )
-        content = target.read_bytes()
+        return target.read_bytes(), apart.spec()
+
+
+def quantized_tflite(
+    plain: bytes, spec: StreamSpec, scheme: Scheme, streams: Streams | None = None, target: Target = CPU
+) -> tuple[bytes, StreamSpec]:
+    """Return a file of `plain_tflite` in a scheme, for a target, and its spec; see `to_tflite`."""
+    content = plain
+    if scheme.name not in CONVERTED:
+        content = quantize(plain, spec, scheme.name, streams, target)
+        _run_once(content)
+    if target.floor:
+        check_floor(TFLiteGraph(content), target.floor)
     return content, _with_tensors(spec, content)
+
+
+def _run_once(content: bytes) -> None:
+    """Let a fresh file run where a crash of the kernels ends only a child process."""
+    with tempfile.TemporaryDirectory(prefix="edgernn-") as folder:
+        path = Path(folder, "step.tflite")
+        path.write_bytes(content)
+        _run_child([str(path)])
 
 
 def _run_child(arguments: list[str]) -> None:

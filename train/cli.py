@@ -10,7 +10,7 @@ from pathlib import Path
 from edgernn.clips import labels_of
 from edgernn.errors import MissingDependencyError, UsageError
 from edgernn.quiet import quiet_stderr
-from edgernn.train.recipe import Recipe, preset, read_recipe
+from edgernn.train.recipe import Recipe, fine_tuning, preset, read_recipe
 
 __all__ = ["main"]
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
             from edgernn.train.keyword import train_keywords
     except ModuleNotFoundError as error:
         raise MissingDependencyError("training", error.name or "keras", "train") from error
-    facts = train_keywords(Path(options.data), run, recipe)
+    facts = train_keywords(Path(options.data), run, recipe, options.finetune)
     print((run / "confusion.txt").read_text(encoding="utf-8"))
     print(f"{run}: {facts['parameters']:,} parameters, trained in {facts['seconds']:.0f} s")
     print(f"next: edgernn convert {run} -o ARTIFACT")
@@ -52,6 +52,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     task.add_argument("--words", metavar="A,B,…", help="the words to tell apart")
     task.add_argument("--model", metavar="KIND", help="crnn (default), gru or lstm")
     task.add_argument("--recipe", metavar="FILE", help="a TOML recipe, such as another run's recipe.toml")
+    task.add_argument(
+        "--finetune", type=Path, metavar="RUN", help="begin with the weights and the recipe of another run; 6 epochs"
+    )
+    task.add_argument(
+        "--quantize-aware", metavar="SCHEME", help="int8 or int4: train for the rounding of a conversion to that"
+    )
     task.add_argument("--epochs", type=int, metavar="N", help="train at most this long")
     task.add_argument("--seed", type=int, metavar="N", help="another seed, another run; the same, the same")
     task.add_argument("--name", help="what the artifact will be called")
@@ -66,8 +72,7 @@ def _recipe(options: argparse.Namespace, run: Path) -> Recipe:
         if run.is_file() or (run.is_dir() and any(run.iterdir())):
             hint = "go on with --resume, or " if begun else ""
             raise UsageError(f"{run} exists already: {hint}choose another folder for the run")
-        start = read_recipe(Path(options.recipe)) if options.recipe else preset(options.model or "crnn")
-        return _override(start, options)
+        return _override(_start(options), options)
     if not begun:
         raise UsageError(f"there is no training to resume in {run}: it has no recipe.toml")
     saved = read_recipe(run / "recipe.toml")
@@ -82,6 +87,20 @@ def _recipe(options: argparse.Namespace, run: Path) -> Recipe:
     return saved
 
 
+def _start(options: argparse.Namespace) -> Recipe:
+    if options.finetune is None:
+        return read_recipe(Path(options.recipe)) if options.recipe else preset(options.model or "crnn")
+    if options.words or options.model or options.recipe:
+        raise UsageError(
+            "--finetune takes words, model and recipe from its run: leave out --words, --model and --recipe"
+        )
+    if not (options.finetune / "model.keras").is_file():
+        raise UsageError(
+            f"--finetune {options.finetune}: expected the folder of a training run, with model.keras in it"
+        )
+    return fine_tuning(read_recipe(options.finetune / "recipe.toml"))
+
+
 def _override(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     if options.words is not None:
         recipe = replace(recipe, words=tuple(filter(None, (word.strip() for word in options.words.split(",")))))
@@ -89,6 +108,8 @@ def _override(recipe: Recipe, options: argparse.Namespace) -> Recipe:
         recipe = replace(recipe, model=replace(recipe.model, kind=options.model))
     if options.epochs is not None:
         recipe = replace(recipe, fit=replace(recipe.fit, epochs=options.epochs))
+    if options.quantize_aware is not None:
+        recipe = replace(recipe, fit=replace(recipe.fit, quantize_aware=options.quantize_aware))
     if options.seed is not None:
         recipe = replace(recipe, seed=options.seed)
     return replace(recipe, name=options.name) if options.name is not None else recipe

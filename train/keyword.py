@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.clips import SILENCE, UNKNOWN, labels_of
+from edgernn.errors import DataError
 from edgernn.frontend import FrontEnd, LogMel
 from edgernn.train.calibration import calibration_streams
 from edgernn.train.datasets import Sounds, dev_silence, load_sounds
 from edgernn.train.examples import Examples, clip_frames, frames_of, measure
 from edgernn.train.fit import Progress, fit, logits_of
 from edgernn.train.models import build_model
+from edgernn.train.quantize_aware import quantization_aware, settle
 from edgernn.train.recipe import DecoderRecipe, Recipe, write_recipe
 from edgernn.train.report import (
     confusion_matrix,
@@ -43,16 +45,22 @@ Classes = NDArray[np.int64]
 CALIBRATION_STREAMS = 64
 
 
-def train_keywords(data: Path, run: Path, recipe: Recipe) -> dict[str, Any]:
+def train_keywords(data: Path, run: Path, recipe: Recipe, start: Path | None = None) -> dict[str, Any]:
     """Train on the clips in `data`, fill the folder `run`, and return what `run/run.json` says.
 
-    A checkpoint in `run` is gone on from. Raises `DataError` when the clips do not suffice.
+    Begins with the weights and the front end of the run `start`, if there is one. A checkpoint in `run` is gone on
+    from. Raises `DataError` when the clips do not suffice.
     """
     keras.utils.set_random_seed(recipe.seed)
     labels = labels_of(recipe.words)
     train, dev = load_sounds(data, recipe)
-    params = _front_end(train, recipe, run / "checkpoints" / "front_end.json")
+    kept = run / "checkpoints" / "front_end.json"
+    if start is not None and not kept.is_file():
+        _take_front_end(start, kept)
+    params = _front_end(train, recipe, kept)
     model = build_model(recipe.model, params.bands, len(labels))
+    if start is not None:
+        _take_weights(start, model)
     write_recipe(run / "recipe.toml", recipe)
     examples = Examples(train, recipe, params)
     frames, classes, silent = dev_set(dev, recipe, params)
@@ -62,7 +70,10 @@ def train_keywords(data: Path, run: Path, recipe: Recipe) -> dict[str, Any]:
             f"{data} has train clips of {', '.join(recipe.words)} alone: without other words the class unknown cannot "
             f"be learned, and any word will be taken for one of these; add some as {data}/<other word>/<name>.wav"
         )
-    progress = fit(model, examples.batch, (frames, classes), recipe.fit, recipe.seed, run / "checkpoints")
+    aware = quantization_aware(model, recipe.fit.quantize_aware) if recipe.fit.quantize_aware else model
+    progress = fit(aware, examples.batch, (frames, classes), recipe.fit, recipe.seed, run / "checkpoints")
+    if aware is not model:
+        settle(aware, model)
     confusion = confusion_matrix(classes, logits_of(model, frames).argmax(axis=1), len(labels))
     _write_arrays(run, frames, classes, calibration_streams(train, params, CALIBRATION_STREAMS, recipe.seed))
     _write_reports(run, progress, confusion, labels)
@@ -78,6 +89,7 @@ def train_keywords(data: Path, run: Path, recipe: Recipe) -> dict[str, Any]:
         "accuracy": _accuracy(confusion, labels),
         "data": {"dev_silence_clips": silent, **_data(train, dev)},
         "seconds": round(progress.seconds, 1),
+        **({"quantize_aware": recipe.fit.quantize_aware} if recipe.fit.quantize_aware else {}),
         "epochs": {"trained": len(progress.history), "kept": progress.best_epoch},
         "versions": _versions(),
     }
@@ -96,6 +108,25 @@ def dev_set(dev: Sounds, recipe: Recipe, params: LogMel) -> tuple[Frames, Classe
     streams = np.stack([frames_of(sound, front_end, frames) for sound in (*dev.sounds, *silence)])
     classes = np.concatenate([dev.classes, np.full(len(silence), labels.index(SILENCE), np.int64)])
     return streams, classes, len(silence)
+
+
+def _take_front_end(start: Path, path: Path) -> None:
+    """The weights of a run were learned from frames of its front end, so both are taken."""
+    try:
+        facts = json.loads((start / "run.json").read_text(encoding="utf-8"))
+        front_end = LogMel.from_dict(facts["front_end"]).to_dict()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{start} is not the folder of a finished training: its run.json cannot be read") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(front_end), encoding="utf-8")
+
+
+def _take_weights(start: Path, model: keras.Model) -> None:
+    trained = keras.models.load_model(start / "model.keras", compile=False, safe_mode=True)
+    try:
+        model.set_weights(trained.get_weights())
+    except ValueError as error:
+        raise DataError(f"{start / 'model.keras'} is another network than its recipe says: {error}") from error
 
 
 def _front_end(train: Sounds, recipe: Recipe, path: Path) -> LogMel:

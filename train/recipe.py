@@ -21,6 +21,7 @@ __all__ = [
     "FitRecipe",
     "ModelRecipe",
     "Recipe",
+    "fine_tuning",
     "preset",
     "read_recipe",
     "write_recipe",
@@ -113,8 +114,13 @@ class FitRecipe:
     """Momentum of the moving average of the weights, per step; what is kept is the average."""
     patience: int = 40
     """Epochs without a better dev accuracy or loss after which training stops."""
+    quantize_aware: str = ""
+    """"int8" or "int4": the network is trained to be converted to that; empty for none."""
 
     def __post_init__(self) -> None:
+        _require(
+            self.quantize_aware in ("", "int8", "int4"), "fit.quantize_aware must be int8 or int4", self.quantize_aware
+        )
         for name in ("epochs", "batch", "examples", "learning_rate", "clip_norm", "patience"):
             value = getattr(self, name)
             least = 1 if isinstance(value, int) else 1e-9
@@ -179,6 +185,16 @@ def preset(kind: str) -> Recipe:
     if kind not in PRESETS:
         raise UsageError(f"there is no model '{kind}'; the models are: {', '.join(PRESETS)}")
     return PRESETS[kind]
+
+
+def fine_tuning(recipe: Recipe) -> Recipe:
+    """Return the recipe of a short training that starts from the weights of one with `recipe`.
+
+    >>> fine_tuning(Recipe()).fit.epochs
+    6
+    """
+    fit = replace(recipe.fit, epochs=6, learning_rate=0.1 * recipe.fit.learning_rate, warmup_epochs=0.5)
+    return replace(recipe, fit=fit)
 
 
 def read_recipe(path: Path) -> Recipe:

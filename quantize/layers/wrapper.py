@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgernn.quantize.from_keras import Call, Emitted, Emitter, emit_layer, emits
+from edgernn.quantize.from_keras import Call, Emitted, Emitter, emit_layer, emits, refuse
 
 __all__: list[str] = []
 
@@ -15,6 +15,9 @@ __all__: list[str] = []
 @emits("TimeDistributed", masked=True)
 def _time_distributed(layer: Any, call: Call, graph: Emitter) -> Emitted:
     """The inner layer, whose axes are those of a single frame."""
+    heeds = getattr(layer.layer, "_call_has_mask_arg", False) and type(layer.layer).__name__ != "BatchNormalization"
+    if call.mask is not None and heeds:
+        raise refuse(layer, "what it wraps heeds a mask", "let the masking begin behind it")
     return emit_layer(layer.layer, call.inside(layer.layer), graph)
 
 

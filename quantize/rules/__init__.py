@@ -2,6 +2,28 @@
 
 from __future__ import annotations
 
-from edgernn.quantize.rules import convolution, lengths, pointwise, pooling, recurrent, reduction, reshape, shape
+from edgernn.quantize.rules import (
+    convolution,
+    lengths,
+    pointwise,
+    pooling,
+    recurrent,
+    reduction,
+    resampling,
+    reshape,
+    scan,
+    shape,
+)
 
-__all__ = ["convolution", "lengths", "pointwise", "pooling", "recurrent", "reduction", "reshape", "shape"]
+__all__ = [
+    "convolution",
+    "lengths",
+    "pointwise",
+    "pooling",
+    "recurrent",
+    "reduction",
+    "resampling",
+    "reshape",
+    "scan",
+    "shape",
+]

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
-from edgernn.quantize.streaming import Kind, Pending, StepBuilder, Stepped, refusal, rule
+from edgernn.quantize.graph import attribute
+from edgernn.quantize.streaming import Kind, Pending, StepBuilder, Stepped, refusal, rule, step_shape
 
 __all__ = ["Lengths"]
 
@@ -40,5 +42,13 @@ class Lengths(Pending):
 
 @rule("Shape", "Size", kind=Kind.POINTWISE)
 def shape(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
-    """The shape of frames has the length in it."""
-    return [Lengths(node.outputs[0])]
+    """The shape of frames has the length in it; a part of it without time is the same in every step."""
+    source, original = inputs[0], node.inputs[0]
+    assert source is not None
+    assert source.timing is not None
+    assert original is not None
+    sizes = step_shape(original, source.timing, step.batch)
+    part = range(len(sizes))[attribute(node, "start", 0) : attribute(node, "end", len(sizes))]
+    if node.op_type == "Size" or source.timing.axis in part:
+        return [Lengths(node.outputs[0])]
+    return [Stepped(step.constant(np.array([sizes[axis] for axis in part], np.int64), "sizes"))]

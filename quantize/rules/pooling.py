@@ -9,7 +9,15 @@ import numpy as np
 import onnx_ir as ir
 
 from edgernn.quantize.graph import attribute
-from edgernn.quantize.rules.window import Begin, Window, in_each_frame, over_time, roll_window, window_stride
+from edgernn.quantize.rules.window import (
+    STATISTICS,
+    Begin,
+    Window,
+    in_each_frame,
+    over_time,
+    roll_window,
+    window_stride,
+)
 from edgernn.quantize.streaming import (
     Kind,
     State,
@@ -26,7 +34,6 @@ __all__ = ["COUNT_LIMIT", "STATISTICS", "recent"]
 
 COUNT_LIMIT = float(2**23)  # float32 still counts by ones here; beyond, the mean forgets slowly
 LEAST = float(np.finfo(np.float32).min)
-STATISTICS = "running"  # nodes whose scope ends in this stay in float when the rest is quantized
 NEVER_NEGATIVE = ("Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt")
 ONLY_MOVES = ("AveragePool", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
@@ -51,7 +58,7 @@ def window_pool(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuild
         return [Stepped(step.op(node.op_type, value, **attributes), timing)]
     source = step.align(source, original)
     if node.op_type == "MaxPool":
-        value, timing = roll_window(node, source, window, step, _first_repeated(source, step))
+        value, timing = roll_window(node, source, window, step, _first_repeated(original, source, step))
         return [Stepped(step.op("MaxPool", value, **attributes), timing)]
     value, timing = roll_window(node, source, window, step)
     mean = step.op("AveragePool", value, **attributes)
@@ -66,13 +73,14 @@ def _never_negative(value: ir.Value, pool: ir.Node) -> bool:
     return pool.op_type == "MaxPool" and node is not None and node.op_type in NEVER_NEGATIVE
 
 
-def _first_repeated(source: Stepped, step: StepBuilder) -> Begin:
+def _first_repeated(original: ir.Value, source: Stepped, step: StepBuilder) -> Begin:
     """Before the first frame, repeat that: every window that begins there has it, so the maximum is the same."""
 
     def begin(past: ir.Value, fresh: ir.Value, axis: int) -> ir.Value:
         assert source.timing is not None
+        ones = [step.batch] + [1] * (len(original.shape or ()) - 1)
         scope, step.scope = step.scope, f"{step.scope}/{STATISTICS}"
-        first = step.state("first", [step.batch] + [1] * (len(fresh.shape or ()) - 1), source.timing.hold_steps, 1.0)
+        first = step.state("first", ones, source.timing.hold_steps, 1.0)
         first.output = step.op("Relu", step.op("Sub", first.input, step.constant(1.0, "one")))  # 1, then 0
         frame = fresh if source.timing.frames == 1 else step.cut(fresh, axis, 0, 1)
         begun = step.op("Add", past, step.op("Mul", frame, first.input))

@@ -22,7 +22,6 @@ from edgernn.quantize.timing import Timing
 
 __all__: list[str] = []
 
-Size = int | str
 LAST_FRAME = 2**31 - 2  # a Slice that ends behind it goes on to the end
 
 
@@ -92,7 +91,7 @@ def tile(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> 
 @rule("Gather", kind=Kind.CAUSAL)
 def last_frame(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
     """Taking the last frame of the sequence gives, at each step, the newest frame: a prefix value."""
-    if inputs[0] is not None and inputs[0].timing is None:
+    if inputs[1] is not None and inputs[1].timing is not None:
         return _look_up(node, inputs, step)
     _, timing = _first(inputs)
     index = array_of(node.inputs[1])
@@ -106,11 +105,16 @@ def last_frame(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilde
     return [Stepped(newest, timing.on_axis(None))]
 
 
-def _look_up(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> list[Stepped]:
-    """Each number of a frame gives an entry of a constant table, such as the vector of a word."""
-    (_, timing), before = _first(inputs[1:]), int(attribute(node, "axis", 0)) % _rank(node)
-    axis = None if timing.axis is None else timing.axis + before
-    return [Stepped(value, timing.on_axis(axis)) for value in step.copy(node, values_of(inputs))]
+def _look_up(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
+    """Rows of a constant table, for the whole numbers of each frame."""
+    table, places = inputs
+    assert table is not None
+    assert places is not None
+    assert places.timing is not None
+    if table.timing is not None:
+        raise refusal(node, "it takes computed places of frames", "take constant places, or use an Embedding")
+    axis = None if places.timing.axis is None else places.timing.axis + int(attribute(node, "axis", 0)) % _rank(node)
+    return [Stepped(value, places.timing.on_axis(axis)) for value in step.copy(node, [table.value, places.value])]
 
 
 def _gather_axis(timing: Timing, axis: int, index: np.ndarray) -> int | None:

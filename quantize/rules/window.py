@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from edgernn.quantize.graph import attribute
 from edgernn.quantize.streaming import StepBuilder, Stepped, refusal, step_shape
 from edgernn.quantize.timing import Timing
 
-__all__ = ["Begin", "Window", "in_each_frame", "over_time", "roll_window", "window_stride"]
+__all__ = ["STATISTICS", "Begin", "Window", "in_each_frame", "over_time", "roll_window", "window_stride"]
 
+STATISTICS = "running"  # nodes whose scope ends in this stay in float when the rest is quantized
+MAY_OVERFLOW = ("Div", "Exp", "Log", "Pow", "Reciprocal", "Sqrt")
 Begin = Callable[[ir.Value, ir.Value, int], ir.Value]
 """Of the past and the step's frames (both with channels last) and the axis of time, makes the past that is used."""
 
@@ -96,7 +99,7 @@ def roll_window(
     assert axis is not None
     if window.before and timing.delay > 0 and timing.delay % timing.frames:
         # what the stream gives before the first frame must not stand where the padding belongs
-        source = step.align(source, original)
+        source = _blanked(original, source, step) if _is_finite(original) else step.align(source, original)
         assert source.timing is not None
         timing = source.timing
     given = timing.window(window.span, window.stride, window.before, window.after)
@@ -110,6 +113,37 @@ def roll_window(
     if timing.frames + past >= needed + window.stride:  # zeros before the sequence, for which nothing must be given
         value = step.cut(value, axis, 0, needed)
     return value, given
+
+
+def _is_finite(value: ir.Value) -> bool:
+    """Whether zero times this value is zero even where it is made of frames that mean nothing."""
+    seen: set[ir.Node | None] = {None}
+    nodes = [value.producer()]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if node.op_type in MAY_OVERFLOW:
+            return False
+        seen.add(node)
+        nodes.extend(item.producer() for item in node.inputs if item is not None)
+    return True
+
+
+def _blanked(original: ir.Value, source: Stepped, step: StepBuilder) -> Stepped:
+    """Put zeros in place of what comes before the first frame, in the step that has both."""
+    timing, rank = source.timing, len(original.shape or ())
+    assert timing is not None
+    assert timing.axis is not None
+    sizes = [step.batch] + [1] * (rank - 1)
+    scope, step.scope = step.scope, f"{step.scope}/{STATISTICS}"
+    begun = step.state("begun", sizes, timing.hold_steps)
+    valid = np.ones([*sizes[: timing.axis], timing.frames, *sizes[timing.axis + 1 :]], np.float32)
+    valid[(*[slice(None)] * timing.axis, slice(timing.delay % timing.frames))] = 0
+    mask = step.op("Max", begun.input, step.constant(valid, "valid"))
+    begun.output = step.cut(mask, timing.axis, timing.frames - 1, timing.frames)
+    step.scope = scope
+    return Stepped(step.op("Mul", source.value, mask), timing)
 
 
 def _with_past(original: ir.Value, source: Stepped, past: int, step: StepBuilder, begin: Begin | None) -> ir.Value:

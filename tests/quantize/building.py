@@ -49,11 +49,16 @@ def randomized(model: Any, seed: int = 0) -> Any:
 
 
 def streams_for(model: Any, length: int = 40, seed: int = 1) -> list[Array]:
-    """Return noise for every input, `(frames, features)`, as long as the model wants it where it wants that."""
+    """Return noise for every input, `(frames, features...)`, as long as the model wants it where it wants that."""
     random = np.random.default_rng(seed)
-    return [
-        random.standard_normal((item.shape[1] or length, item.shape[2])).astype(np.float32) for item in model.inputs
-    ]
+    return [_noise(random, (item.shape[1] or length, *item.shape[2:]), item) for item in model.inputs]
+
+
+def _noise(random: np.random.Generator, shape: tuple[int, ...], item: Any) -> Array:
+    """Return noise or, for an input of whole numbers or of single ones, numbers below five: tables are larger."""
+    if item.dtype == "float32" and len(shape) > 1:
+        return random.standard_normal(shape).astype(np.float32)
+    return random.integers(0, 2 if item.dtype == "bool" else 5, shape).astype(item.dtype)
 
 
 def keras_outputs(model: Any, batches: list[Array]) -> list[Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import keras
@@ -13,14 +13,13 @@ from keras import layers
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.from_keras import from_keras
-from edgernn.quantize.integers import quantize_values
-from edgernn.quantize.ranges import choose, everything
 from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.simplify import simplify
 from edgernn.quantize.stepping import invoker, steps
 from edgernn.quantize.streaming import StepGraph, stream
+from edgernn.quantize.target import CPU, Target
 from edgernn.quantize.to_onnx import to_onnx
-from edgernn.quantize.to_tflite import to_tflite
+from edgernn.quantize.to_tflite import plain_tflite, quantized_tflite, to_tflite
 from edgernn.spec import StreamSpec
 from tests.quantize.networks import Array, Build, chain, frames, keras_outputs, randomized, streams_for
 
@@ -72,11 +71,15 @@ class Lowered:
     def onnx(self, scheme: str) -> tuple[bytes, StreamSpec]:
         return to_onnx(self.kept, self.taken_apart, self.kept.spec(), SCHEMES[scheme], self.ranges)
 
-    def tflite(self, scheme: str) -> tuple[bytes, StreamSpec]:
-        step = self.taken_apart
-        if scheme == "int8":
-            step = quantize_values(step, choose(step, self.ranges, everything(step)))
-        return to_tflite(step, self.kept.spec(), SCHEMES[scheme])
+    @cached_property
+    def plain(self) -> tuple[bytes, StreamSpec]:
+        """As TFLite in float32: the part of a conversion that takes seconds."""
+        return plain_tflite(self.kept)
+
+    def tflite(self, scheme: str, target: Target = CPU) -> tuple[bytes, StreamSpec]:
+        if scheme == "float16":
+            return to_tflite(self.kept, SCHEMES[scheme])
+        return quantized_tflite(*self.plain, SCHEMES[scheme], [tuple(self.streams)], target)
 
 
 @cache

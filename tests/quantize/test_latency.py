@@ -12,7 +12,6 @@ from keras import layers
 
 from edgernn.artifact import ModelFile
 from edgernn.devices.runner import open_model
-from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.simplify import simplify
@@ -83,13 +82,7 @@ def test_declared_latency_is_what_an_impulse_takes(name: str, frames_per_step: i
 def test_declared_latency_is_true_in_tflite(tmp_path: Path) -> None:
     build, expected = NETWORKS["every kind"]
     model = randomized(build())
-    step = stream(from_keras(model))
-    taken_apart = simplify(decompose_cells(step.model))
-    content, spec = to_tflite(
-        type(step)(taken_apart, step.states, step.timings, step.frames_per_step, step.inputs),
-        step.spec(),
-        SCHEMES["float32"],
-    )
+    content, spec = to_tflite(stream(from_keras(model)), SCHEMES["float32"])
     assert latencies(content, "tflite", spec, model, tmp_path) == expected
 
 

@@ -34,27 +34,6 @@ def _with_state_of_another() -> Any:
     return keras.Model(first, layers.LSTM(4, name="bad")(first, initial_state=[h, c]))
 
 
-def _state_is_used() -> Any:
-    first = frames()
-    every, state = layers.GRU(4, return_sequences=True, return_state=True, name="bad")(first)
-    return keras.Model(first, [every, layers.Dense(2)(state)])
-
-
-def _state_is_an_output() -> Any:
-    first = frames()
-    return keras.Model(first, layers.LSTM(4, return_state=True, name="bad")(first))
-
-
-def _with_mask() -> Any:
-    first, mask = frames(), keras.Input((None,), dtype="bool", name="mask")
-    return keras.Model([first, mask], layers.LSTM(4, name="bad")(first, mask=mask))
-
-
-def _embedding() -> Any:
-    first = keras.Input((None,), dtype="int32", name="tokens")
-    return keras.Model(first, layers.GRU(4)(layers.Embedding(10, 4, name="bad")(first)))
-
-
 def _always_dropping() -> Any:
     first = frames()
     return keras.Model(first, layers.Dropout(0.5, name="bad")(layers.Dense(2)(first), training=True))
@@ -81,8 +60,6 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "lambda": (lambda: chain(layers.Lambda(lambda x: 2 * x, name="bad")), "code"),
     "initial_state": (_with_initial_state, "initial state"),
     "initial_state_of_another": (_with_state_of_another, "initial state"),
-    "state_is_used": (_state_is_used, "final state"),
-    "state_is_an_output": (_state_is_an_output, "final state"),
     "training": (_always_dropping, "training=True"),
     "flatten": (lambda: chain(layers.Flatten(name="bad"), length=9), "mixes time"),
     "first_frame": (lambda: _item((slice(None), 0)), "only the"),
@@ -93,7 +70,6 @@ REFUSED: dict[str, tuple[Build, str]] = {
         lambda: chain(layers.Normalization(axis=1, mean=np.zeros(6), variance=np.ones(6), name="bad"), length=6),
         "axes",
     ),
-    "layer_in_a_cell": (lambda: chain(layers.LSTM(2, activation=layers.ReLU(), name="bad")), "its activation"),
     "prelu_by_frame": (lambda: chain(layers.PReLU(name="bad"), length=9), "from frame to frame"),
     "conv_channels_first": (
         lambda: chain(layers.Conv1D(2, 2, data_format="channels_first", name="bad"), length=8),
@@ -116,7 +92,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "softmax_over_time": (lambda: chain(layers.Softmax(axis=1, name="bad")), "for each frame of the sequence"),
     "joined_in_time": (lambda: chain_of_two(layers.Concatenate(axis=1, name="bad")), "along the time axis"),
     "activation_of_your_own": (lambda: chain(layers.Dense(2, activation=_own_activation, name="bad")), "of your own"),
-    "activation_in_a_cell": (lambda: chain(layers.GRU(2, activation=_own_activation, name="bad")), "activation"),
+    "activation_in_a_cell": (lambda: chain(layers.GRU(2, activation=_own_activation, name="bad")), "cannot be traced"),
     "transposed": (lambda: chain(layers.Permute((2, 1), name="bad"), length=9), "time on axis 2"),
     "dense_over_time": (
         lambda: chain(layers.Permute((2, 1)), layers.Dense(3, name="bad"), layers.Permute((2, 1)), length=9),
@@ -131,6 +107,18 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "sum_over_time": (lambda: _operation(lambda x: keras.ops.sum(x, axis=1)), "has no end"),
     "batch_mean": (lambda: _operation(lambda x: keras.ops.mean(x, axis=0)), "along the batch"),
     "sorted": (lambda: _operation(keras.ops.sort), "no rule for this operation"),
+    "masked_mean": (
+        lambda: chain(layers.Masking(), layers.GlobalAveragePooling1D(name="bad")),
+        "only recurrent layers heed one",
+    ),
+    "masked_backwards": (
+        lambda: chain(layers.Masking(), layers.GRU(2, go_backwards=True, return_sequences=True, name="bad")),
+        "backwards under a mask",
+    ),
+    "recurrent_each": (
+        lambda: chain(layers.Reshape((-1, 2, 3)), layers.TimeDistributed(layers.GRU(2, name="bad"))),
+        "along the features of each frame",
+    ),
     "rates_meet": (lambda: rates_meet(), "different rates"),
 }
 
@@ -143,6 +131,11 @@ def chain_of_two(layer: Any) -> Any:
 def _operation(function: Any) -> Any:
     first = frames(name="bad")
     return keras.Model(first, function(layers.Dense(3, name="bad_dense")(first)))
+
+
+def _masked_model() -> Any:
+    first = frames(4)
+    return chain(layers.Masking(), keras.Model(first, layers.GRU(3)(first), name="bad"), features=4)
 
 
 def _quantized() -> Any:
@@ -178,6 +171,20 @@ def test_what_cannot_stream_is_refused_by_name(name: str) -> None:
     assert any(name in message for name in ("bad", "get_item", "add", "sum", "mean", "sort")), "it names the layer"
     assert "; " in message, "it says what can be done"
     assert "\n" not in message
+
+
+def test_an_input_of_open_features_is_refused() -> None:
+    first = keras.Input((None, None, 2), name="pictures")
+    with pytest.raises(ConversionError, match=r"pictures.*expected \(batch, time, features\.\.\.\)"):
+        from_keras(keras.Model(first, layers.Dense(2)(first)))
+
+
+def test_a_nested_model_under_a_mask_is_refused() -> None:
+    """Keras says that it takes the mask away, and then heeds it inside."""
+    with pytest.warns(UserWarning, match="destroy the mask"):
+        model = _masked_model()
+    with pytest.raises(UnsupportedLayerError, match=r"'bad'.*let the layer that masks be a part of it"):
+        from_keras(model)
 
 
 def test_a_model_that_is_no_graph_is_refused() -> None:

@@ -1,0 +1,192 @@
+"""Rewriting a float TFLite file: operators in the kinds of numbers decided for them, and conversions between.
+
+Every conversion is one QUANTIZE or DEQUANTIZE that is put here, before its first reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgernn.quantize.tflite_graph import Scales, TFLiteGraph
+from edgernn.quantize.tflite_kernels import FIXED, HYBRID_VERSIONS, parameter_places, version_for
+from edgernn.quantize.tflite_kinds import FLOAT, HYBRID, INT8, Kinds, is_product
+from edgernn.quantize.tflite_scales import Typed
+
+__all__ = ["Weights", "least_squares_scales", "nibbles", "rewrite"]
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How the weights of products are stored: symmetric, with a scale for each output channel."""
+
+    hybrid_per_channel: bool = True
+    """Whether those of hybrid products have a scale each, too, or one for all."""
+    bits: int = 8
+    """Of the weights of hybrid FULLY_CONNECTED; all others have 8."""
+
+
+CHANNELS = {"DEPTHWISE_CONV_2D": 3}
+"""Which axis of the weights counts the output channels; of the others it is the first."""
+SMALLEST = 1e-12  # of the peaks of channels, which may be all zeros
+LARGEST_BIAS = 2**30  # levels of a 32-bit bias, with room for the sum that it is added to
+
+
+def rewrite(
+    graph: TFLiteGraph, kinds: Kinds, scales: Mapping[Typed, Scales], outputs: Mapping[str, str], weights: Weights
+) -> None:
+    """Rewrite `graph` in place; `outputs` says what kind each named output is to be, states included."""
+    writer = _Writer(graph, kinds, scales, weights)
+    for op, kind in zip(list(graph.operators), kinds.operators, strict=True):
+        writer.convert(op, kind)
+    for name, tensor in graph.ends("output").items():
+        if name in outputs:
+            graph.set_end("output", name, writer.as_kind(tensor, outputs[name]))
+    graph.operators[:] = writer.operators
+
+
+class _Writer:
+    def __init__(self, graph: TFLiteGraph, kinds: Kinds, scales: Mapping[Typed, Scales], form: Weights) -> None:
+        self.graph, self.kinds, self.scales, self.form = graph, kinds, scales, form
+        self.operators: list[Any] = []
+        self.made: dict[Typed, int] = {}
+        self.real = {tensor for tensor in range(graph.count()) if graph.dtype(tensor) == FLOAT}
+        for tensor in self.real.intersection(graph.ends("input").values()):
+            self._born(tensor, kinds.tensors[tensor])
+
+    def convert(self, op: Any, kind: str) -> None:
+        """Append an operator, computing in `kind`, behind the conversions that its inputs need."""
+        if kind == HYBRID:
+            self._hybrid_product(op)
+            kind = FLOAT
+        elif kind == INT8 and is_product(self.graph, op):
+            self._static_product(op)
+        else:
+            op.inputs = [self.as_kind(tensor, kind) for tensor in op.inputs]
+        if kind != FLOAT:
+            self.graph.set_version(op, version_for(self.graph.name(op), kind, self.graph.version(op)))
+            if hasattr(op.builtinOptions, "potScaleInt16"):
+                op.builtinOptions.potScaleInt16 = False  # scales are any numbers, not powers of two
+        self.operators.append(op)
+        op.outputs = [self._output(op, tensor, kind) if tensor in self.real else tensor for tensor in op.outputs]
+
+    def _output(self, op: Any, tensor: int, kind: str) -> int:
+        """Return the tensor that an operator writes: another one where its kernel's scale is not what is wanted."""
+        self._born(tensor, kind)
+        fixed = FIXED.get((self.graph.name(op), kind))
+        if fixed is None or fixed == self.scales[tensor, kind]:
+            return tensor
+        between = self.graph.add(tensor, kind, fixed, suffix=";raw")
+        self.operators.append(self.graph.operator("QUANTIZE", version_for("QUANTIZE", kind), [between], [tensor]))
+        return between
+
+    def _born(self, tensor: int, kind: str) -> None:
+        self.made[tensor, kind] = tensor
+        if kind != FLOAT:
+            self.graph.retype(tensor, kind, self.scales[tensor, kind])
+
+    def as_kind(self, tensor: int, kind: str) -> int:
+        """Return a signal in a kind of numbers, converted at most once; what is no real number is left alone."""
+        if (tensor, kind) in self.made or tensor not in self.real:
+            return self.made.get((tensor, kind), tensor)
+        constant = self.graph.constant(tensor)
+        if constant is not None:
+            made = tensor if kind == FLOAT else self._constant(tensor, constant, kind)
+        else:
+            made = self.graph.add(tensor, kind, None if kind == FLOAT else self.scales[tensor, kind])
+            name, integers = ("DEQUANTIZE", self.kinds.tensors[tensor]) if kind == FLOAT else ("QUANTIZE", kind)
+            self.operators.append(self.graph.operator(name, version_for(name, integers), [tensor], [made]))
+        self.made[tensor, kind] = made
+        return made
+
+    def _constant(self, tensor: int, values: NDArray[Any], kind: str) -> int:
+        scales = self.scales[tensor, kind]
+        limits = np.iinfo(kind)
+        levels = np.rint(values / scales.scale) + scales.zero_point
+        return self.graph.add(tensor, kind, scales, np.clip(levels, limits.min, limits.max).astype(kind).tobytes())
+
+    def _hybrid_product(self, op: Any) -> None:
+        name, (signal, weights, _) = self.graph.name(op), parameter_places(self.graph.name(op))
+        op.inputs[signal] = self.as_kind(op.inputs[signal], FLOAT)
+        values, axis = self._parameters(op)
+        per_channel = self.form.hybrid_per_channel or name != "FULLY_CONNECTED"
+        if name == "FULLY_CONNECTED":
+            op.builtinOptions.asymmetricQuantizeInputs = True
+        if name == "FULLY_CONNECTED" and self.form.bits == 4:
+            scales = least_squares_scales(values, axis, 7)
+            op.inputs[weights] = self.graph.add(op.inputs[weights], "int4", scales, nibbles(_levels(values, scales, 7)))
+        else:
+            most = _channel_peaks(values, axis) / 127
+            scales = Scales(most if per_channel else most.max(keepdims=True), axis=axis)
+            op.inputs[weights] = self.graph.add(
+                op.inputs[weights], INT8, scales, _levels(values, scales, 127).tobytes()
+            )
+        self.graph.set_version(op, HYBRID_VERSIONS[name][not per_channel])
+
+    def _static_product(self, op: Any) -> None:
+        signal, weights, bias = parameter_places(self.graph.name(op))
+        source, (values, axis) = op.inputs[signal], self._parameters(op)
+        op.inputs[signal] = self.as_kind(source, INT8)
+        input_scale = float(self.scales[source, INT8].scale)
+        added = self.graph.constant(op.inputs[bias]) if len(op.inputs) > bias else None
+        most = _channel_peaks(values, axis) / 127
+        if added is not None:
+            most = np.maximum(most, np.abs(added) / (input_scale * LARGEST_BIAS)).astype(np.float32)
+            total = Scales(most * np.float32(input_scale))
+            levels = np.rint(added.astype(np.float64) / total.scale).astype(np.int32)
+            op.inputs[bias] = self.graph.add(op.inputs[bias], "int32", total, levels.tobytes())
+        scales = Scales(most, axis=axis)
+        op.inputs[weights] = self.graph.add(op.inputs[weights], INT8, scales, _levels(values, scales, 127).tobytes())
+
+    def _parameters(self, op: Any) -> tuple[Floats, int]:
+        """Return the weights of a product, and which of their axes counts output channels."""
+        values = self.graph.constant(op.inputs[parameter_places(self.graph.name(op))[1]])
+        assert values is not None
+        return values, CHANNELS.get(self.graph.name(op), 0)
+
+
+def _channel_peaks(weights: Floats, axis: int) -> Floats:
+    """Return the largest magnitude in each channel."""
+    others = tuple(other for other in range(weights.ndim) if other != axis)
+    peaks: Floats = np.maximum(np.abs(weights).max(axis=others), SMALLEST).astype(np.float32)
+    return peaks
+
+
+def least_squares_scales(weights: Floats, axis: int, most: int) -> Scales:
+    """Return for each channel the scale with the least squared error, of some that cut off up to half of the peak.
+
+    With few levels, large weights are better cut than all others rounded coarsely.
+    """
+    peaks = _channel_peaks(weights, axis)
+    others = tuple(other for other in range(weights.ndim) if other != axis)
+    best, least = peaks / most, np.full(peaks.shape, np.inf)
+    for share in np.linspace(0.5, 1.0, 26, dtype=np.float32):
+        scales = Scales(peaks * share / most, axis=axis)
+        error = ((_levels(weights, scales, most) * _along(scales, weights.ndim) - weights) ** 2).sum(axis=others)
+        best, least = np.where(error < least, scales.scale, best), np.minimum(error, least)
+    return Scales(best.astype(np.float32), axis=axis)
+
+
+def nibbles(levels: NDArray[np.int8]) -> bytes:
+    """Pack levels of -8 to 7 in two's complement, two in a byte, the first in the low half."""
+    flat = levels.reshape(-1).astype(np.uint8) & 15
+    flat = np.append(flat, np.zeros(len(flat) % 2, np.uint8))
+    return (flat[::2] | flat[1::2] << 4).tobytes()
+
+
+def _levels(weights: Floats, scales: Scales, most: int) -> NDArray[np.int8]:
+    levels: NDArray[np.int8] = np.clip(np.rint(weights / _along(scales, weights.ndim)), -most, most).astype(np.int8)
+    return levels
+
+
+def _along(scales: Scales, rank: int) -> Floats:
+    """Return the scales in the shape that spreads them over the weights."""
+    shape = [1] * rank
+    shape[scales.axis] = -1
+    return np.reshape(np.asarray(scales.scale, np.float32), shape)
