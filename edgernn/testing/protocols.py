@@ -1,12 +1,8 @@
-"""Fakes, and checks that every runner, source and sink passes: for the tests of EdgeRNN and of what builds on it.
-
-A check takes a function that opens the thing, so that it can open several, and raises `AssertionError` where the
-thing breaks its protocol (`edgernn.stream`).
-"""
+"""Checks of the protocols in `edgernn.stream`: of runners, sources and sinks, whatever they compute."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,121 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import EdgeRNNError, ShapeError, StepError, UsageError
-from edgernn.events import Event, Keyword
-from edgernn.spec import StateSpec, StreamSpec, TensorSpec
-from edgernn.stream import Chunk, FrameBatch, Runner, Sink, Source, State
+from edgernn.events import Keyword
+from edgernn.spec import StreamSpec
+from edgernn.stream import FrameBatch, Runner, Sink, Source
 
-__all__ = ["ArraySource", "FakeRunner", "ListSink", "check_runner", "check_sink", "check_source", "impulse_latencies"]
-
-
-class FakeRunner:
-    """A runner in NumPy whose one output is the running sum of its frames, features kept apart.
-
-    >>> runner = FakeRunner(features=2)
-    >>> _ = runner.step(np.array([[1.0, 2.0]], np.float32))
-    >>> runner.step(np.array([[1.0, 2.0]], np.float32))[0].tolist()
-    [[[2.0, 4.0]]]
-    """
-
-    runtime = "fake 1.0"
-
-    def __init__(self, features: int, frames_per_step: int = 1, batch: int = 1) -> None:
-        self.spec = StreamSpec(
-            inputs=(TensorSpec("x", (batch, frames_per_step, features)),),
-            outputs=(TensorSpec("y", (batch, frames_per_step, features)),),
-            states=(StateSpec("sum", "sum_in", "sum_out", (batch, features)),),
-            frames_per_step=frames_per_step,
-            batch=batch,
-            output_delays=(0,),
-            output_kinds=("frames",),
-        )
-        self.closed = False
-        self._sum = np.zeros((batch, features), np.float32)
-
-    def step(self, *frames: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """Add the frames up."""
-        if self.closed:
-            raise StepError("the runner is closed")
-        tensor = self.spec.inputs[0]
-        if len(frames) != 1 or not isinstance(frames[0], np.ndarray) or frames[0].shape != tensor.step_shape:
-            raise ShapeError(f"expected one array of shape {tensor.step_shape}")
-        sums = self._sum[:, None] + np.cumsum(frames[0].reshape(tensor.shape), axis=1, dtype=np.float32)
-        self._sum = sums[:, -1]
-        return (sums,)
-
-    def reset(self, stream: int | None = None) -> None:
-        """Begin at zero."""
-        self._sum = self._sum.copy()
-        self._sum[self._chosen(stream)] = 0
-
-    def snapshot(self, stream: int | None = None) -> State:
-        """Return the sum."""
-        return {"sum": self._sum[self._chosen(stream)].copy()}
-
-    def restore(self, state: State, stream: int | None = None) -> None:
-        """Go on from a sum."""
-        chosen = self._chosen(stream)
-        if set(state) != {"sum"} or state["sum"].shape != self._sum[chosen].shape:
-            raise ShapeError("the snapshot is of another model")
-        self._sum = self._sum.copy()
-        self._sum[chosen] = state["sum"]
-
-    def _chosen(self, stream: int | None) -> slice:
-        if stream is not None and not 0 <= stream < len(self._sum):
-            raise UsageError(f"there is no stream {stream}")
-        return slice(None) if stream is None else slice(stream, stream + 1)
-
-    def close(self) -> None:
-        """Refuse further steps."""
-        self.closed = True
-
-
-class ArraySource:
-    """A source that gives an array in chunks, at once.
-
-    >>> [len(chunk.samples) for chunk in ArraySource(np.zeros(5, np.float32), chunk_samples=2)]
-    [2, 2, 1]
-    """
-
-    def __init__(
-        self,
-        samples: NDArray[np.float32],
-        rate_hz: int = 16000,
-        chunk_samples: int = 320,
-        lost: Sequence[int] = (),
-    ) -> None:
-        self.rate_hz = rate_hz
-        self._samples = samples
-        self._chunk = chunk_samples
-        self._lost = dict(enumerate(lost))
-        self._closed = False
-
-    def __iter__(self) -> Iterator[Chunk]:
-        for number, start in enumerate(range(0, len(self._samples), self._chunk)):
-            if self._closed:
-                return
-            part = self._samples[start : start + self._chunk]
-            yield Chunk(part, (start + len(part)) / self.rate_hz, self._lost.get(number, 0))
-
-    def close(self) -> None:
-        """End the iteration."""
-        self._closed = True
-
-
-class ListSink:
-    """A sink that keeps its events."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.closed = False
-
-    def write(self, event: Event) -> None:
-        """Keep one event."""
-        self.events.append(event)
-
-    def close(self) -> None:
-        """Note that it happened."""
-        self.closed = True
+__all__ = ["check_runner", "check_sink", "check_source"]
 
 
 def check_runner(open_runner: Callable[[], Runner], steps: int = 40, seed: int = 0) -> None:
@@ -306,81 +192,3 @@ def check_sink(open_sink: Callable[[], Sink]) -> None:
     sink.write(Keyword("naïve", 1.0, 1.5, 2.0))
     sink.close()
     sink.close()
-
-
-Whole = Callable[..., Sequence[NDArray[np.float32]]]
-"""A source model: takes a whole sequence `(frames, features...)` for each input, and gives its outputs, each
-`(frames, features...)` or, where it has one value for the sequence, `(features...)`."""
-
-
-def impulse_latencies(runner: Runner, whole: Whole, at: int = 40, least: float = 1e-5) -> tuple[int, ...]:
-    """Measure how late each output is, in input frames, behind the source model `whole`.
-
-    Frame `at` of noise is struck, for the runner and for the source: by how much later the runner answers is the
-    latency. An answer is a change of more than `least`; the struck frame must matter to every output, and the source be
-    able to take sequences of about twice that length. Raises `AssertionError` where nothing answers.
-
-    >>> impulse_latencies(FakeRunner(features=2), lambda frames: [np.cumsum(frames, axis=0)])
-    (0,)
-    """
-    rng, size, shapes = np.random.default_rng(7), runner.spec.frames_per_step, runner.spec.inputs
-    length = 2 * at // size * size + 2 * size
-    calm = [rng.standard_normal((length, *tensor.shape[2:])).astype(np.float32) for tensor in shapes]
-    blows = [[_struck(array, place) for array in calm] for place in range(at, at + size)]
-    quiet = _stepped(runner, calm)
-    loud = [_stepped(runner, struck) for struck in blows]
-    truth = [whole(*inputs) for inputs in (calm, blows[0])]
-    latencies = []
-    for index, kind in enumerate(runner.spec.output_kinds):
-        answers = [_first_change(quiet[index], after[index], least) for after in loud]
-        if kind == "frames":
-            frames = answers[0] - _first_change(truth[0][index], truth[1][index], least)
-            latencies.append(-(-frames * size // runner.spec.outputs[index].shape[1]))
-        else:  # a step answers for all of its frames: the one that it has waited for least tells
-            needed = [_frames_needed(whole, index, calm, struck, at + n, least) for n, struck in enumerate(blows)]
-            latencies.append(min((step + 1) * size - frames for step, frames in zip(answers, needed, strict=True)))
-    return tuple(latencies)
-
-
-def _struck(array: NDArray[np.float32], place: int) -> NDArray[np.float32]:
-    result = array.copy()
-    result[place] += 10
-    return result
-
-
-def _stepped(runner: Runner, inputs: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    """Return for each output what it gives from a reset on: a row for each of its frames, or for each step."""
-    spec, rows = runner.spec, []
-    runner.reset()
-    for start in range(0, len(inputs[0]), spec.frames_per_step):
-        taken = [array[start : start + spec.frames_per_step] for array in inputs]
-        if spec.batch > 1:
-            taken = [np.stack([array] * spec.batch) for array in taken]
-        rows.append([output[0].copy() for output in runner.step(*taken)])
-    parts = zip(*rows, strict=True)
-    return [
-        np.concatenate(part) if kind == "frames" else np.stack(part)
-        for part, kind in zip(parts, spec.output_kinds, strict=True)
-    ]
-
-
-def _first_change(one: NDArray[np.float32], other: NDArray[np.float32], least: float) -> int:
-    changed = np.abs(one - other).reshape(len(one), -1).max(axis=1) > least
-    assert changed.any(), "the struck frame changes nothing"
-    return int(changed.argmax())
-
-
-def _frames_needed(
-    whole: Whole,
-    index: int,
-    calm: Sequence[NDArray[np.float32]],
-    struck: Sequence[NDArray[np.float32]],
-    at: int,
-    least: float,
-) -> int:
-    """Return after how many frames the source's one value for a sequence knows of the blow."""
-    for length in range(at + 1, len(calm[0]) + 1):
-        values = [whole(*(array[:length] for array in inputs))[index] for inputs in (calm, struck)]
-        if np.abs(values[0] - values[1]).max() > least:
-            return length
-    raise AssertionError("the struck frame changes nothing in the source")
