@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from edgernn.artifact import Artifact
 from edgernn.clips import UNKNOWN, Clip, class_of, list_clips, read_audio
-from edgernn.devices.pipeline import front_end_of
+from edgernn.devices.pipeline import front_end_of, open_front_end
 from edgernn.devices.runner import RUNTIMES, open_runner
 from edgernn.errors import ArtifactError, DataError
-from edgernn.frontend import FrontEnd
 from edgernn.stream import FrameStream
 from edgernn.text import table
 
@@ -81,7 +80,7 @@ def evaluate(artifact: Artifact, clips: Sequence[Clip], runtime: str | None = No
     runner = open_runner(artifact, runtime)
     if runner.spec.outputs[0].shape[-1] != len(artifact.labels):
         raise ArtifactError(f"{artifact.path} has {len(artifact.labels)} labels for another number of outputs")
-    stream, front_end = FrameStream(runner), FrontEnd(params)
+    stream, front_end = FrameStream(runner), open_front_end(artifact)
     labels, samples = artifact.labels, round(CLIP_S * params.rate_hz)
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     for number, clip in enumerate(clips):

@@ -63,7 +63,7 @@ def measure(
     if period_s is not None and seconds > 0:
         times["step, paced"], times["due to done"] = _paced(runner, frames, seconds, period_s, progress)
         misses = int((times["due to done"] > period_s * 1e6).sum())
-    if artifact.front_end is not None:
+    if artifact.front_end is not None and not artifact.front_end_embedded:
         times["front end"] = _front_end_times(front_end_of(artifact), runner.spec.frames_per_step, min(steps, 2000))
     profile = Profile(
         artifact=artifact.name,

@@ -6,11 +6,11 @@ from edgernn.artifact import Artifact
 from edgernn.decode.keyword import KeywordDecoder, KeywordSpec
 from edgernn.devices.runner import open_runner
 from edgernn.errors import ArtifactError
-from edgernn.frontend import FrontEnd, LogMel
+from edgernn.frontend import FrontEnd, LogMel, PlainSamples
 from edgernn.spec import StreamSpec
 from edgernn.stream import Stream
 
-__all__ = ["front_end_of", "keyword_spec_of", "open_stream", "row_seconds"]
+__all__ = ["front_end_of", "keyword_spec_of", "open_front_end", "open_stream", "row_seconds"]
 
 
 def open_stream(
@@ -21,13 +21,14 @@ def open_stream(
     `decoder` replaces the artifact's own. Raises `ArtifactError` if the artifact is not for spotting words in sound,
     and what `open_runner` raises.
     """
-    params = front_end_of(artifact)
+    front_end = open_front_end(artifact)
     spec = decoder or keyword_spec_of(artifact)
     runner = open_runner(artifact, runtime, threads)
     outputs = runner.spec.outputs[0].shape[-1]
     if outputs != len(artifact.labels):
         raise ArtifactError(f"{artifact.path} has {len(artifact.labels)} labels for {outputs} outputs: convert again")
-    return Stream(FrontEnd(params), runner, KeywordDecoder(spec, artifact.labels, row_seconds(runner.spec, params)))
+    seconds = row_seconds(runner.spec, front_end.rows_hz)
+    return Stream(front_end, runner, KeywordDecoder(spec, artifact.labels, seconds))
 
 
 def front_end_of(artifact: Artifact) -> LogMel:
@@ -37,6 +38,12 @@ def front_end_of(artifact: Artifact) -> LogMel:
     return LogMel.from_dict(artifact.front_end)
 
 
+def open_front_end(artifact: Artifact) -> FrontEnd | PlainSamples:
+    """Return what makes frames of sound: nothing, where the model does it; raise `ArtifactError` if there is none."""
+    params = front_end_of(artifact)
+    return PlainSamples(params) if artifact.front_end_embedded else FrontEnd(params)
+
+
 def keyword_spec_of(artifact: Artifact) -> KeywordSpec:
     """Return the decoder's parameters; raise `ArtifactError` if there is none."""
     if artifact.decoder is None:
@@ -44,7 +51,7 @@ def keyword_spec_of(artifact: Artifact) -> KeywordSpec:
     return KeywordSpec.from_dict(artifact.decoder)
 
 
-def row_seconds(spec: StreamSpec, params: LogMel) -> float:
+def row_seconds(spec: StreamSpec, input_hz: float) -> float:
     """Return how much time lies between two rows of the first output."""
     rows = 1 if spec.output_kinds[0] == "prefix" else spec.outputs[0].shape[1]
-    return spec.frames_per_step / params.frame_rate_hz / rows
+    return spec.frames_per_step / input_hz / rows

@@ -54,6 +54,8 @@ class Artifact:
     """Input frames per second of real time, where known."""
     front_end: Mapping[str, Any] | None = None
     """Parameters of `edgernn.frontend.LogMel`, where the input is sound."""
+    front_end_embedded: bool = False
+    """Whether the model has the front end inside, and takes samples."""
     decoder: Mapping[str, Any] | None = None
     """Parameters of `edgernn.decode.keyword.KeywordSpec`."""
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class Artifact:
             labels=tuple(map(labels.text, labels)) if labels else (),
             frame_rate_hz=manifest.positive("frame_rate_hz") if manifest.has("frame_rate_hz") else None,
             front_end=manifest.section("front_end").values if manifest.has("front_end") else None,
+            front_end_embedded=manifest.flag("front_end_embedded"),
             decoder=manifest.section("decoder").values if manifest.has("decoder") else None,
             training=manifest.section("training").values if manifest.has("training") else {},
             conversion=_conversion(manifest),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgernn.errors import ArtifactError, ShapeError, UsageError
 
-__all__ = ["FrontEnd", "LogMel", "log_mel", "mel_filters", "taper"]
+__all__ = ["FrontEnd", "LogMel", "PlainSamples", "log_mel", "mel_filters", "taper"]
 
 BLOCK_FRAMES = 32  # computed at once: enough to amortise calls, few enough to stay in the cache
 LOUDEST = 100.0  # RMS of a chunk beyond which it cannot be sound with full scale at ±1
@@ -146,6 +146,8 @@ class FrontEnd:
 
     def __init__(self, params: LogMel) -> None:
         self.params = params
+        self.rows_hz = params.frame_rate_hz
+        """Rows of what it gives in a second of sound."""
         bins = params.fft_size // 2 + 1
         self._taper = taper(params).astype(np.float32)
         self._mel = mel_filters(params)
@@ -171,7 +173,7 @@ class FrontEnd:
         Returns a new array `(m, bands)`, float32; `m` is zero while a window is incomplete. Raises `ShapeError`
         for another shape, dtype or scale, for NaN and infinity; the stream is then as it was before the call.
         """
-        self._check(samples)
+        _check(samples, self._taken)
         hop, capacity, start, row = self.params.hop_samples, len(self._buffer), 0, 0
         frames = np.empty((self.params.frame_count(self._filled + len(samples)), self.params.bands), np.float32)
         while start < len(samples):
@@ -189,24 +191,6 @@ class FrontEnd:
         self._taken += len(samples)
         return frames
 
-    def _check(self, samples: NDArray[np.floating[Any]]) -> None:
-        if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype.char not in "fd":
-            found = f"{getattr(samples, 'dtype', type(samples).__name__)} {getattr(samples, 'shape', '')}".strip()
-            raise ShapeError(f"the front end takes samples as a float32 array of shape (n,), found {found}")
-        if np.dot(samples, samples) <= LOUDEST**2 * len(samples):  # one pass; NaN fails it too
-            return
-        finite = np.isfinite(samples)
-        if finite.all():
-            raise ShapeError(
-                f"the samples reach {np.abs(samples).max():g} after sample {self._taken} of the stream: expected "
-                "full scale at ±1; divide 16-bit samples by 32768"
-            )
-        where = int(np.argmin(finite))
-        raise ShapeError(
-            f"the samples have {samples[where]} at sample {self._taken + where} of the stream: expected finite "
-            "numbers, full scale at ±1"
-        )
-
     def _compute(self, count: int, frames: NDArray[np.float32]) -> None:
         """Compute the first `count` frames of the buffer into `frames`."""
         padded = self._padded[:count]
@@ -222,6 +206,44 @@ class FrontEnd:
         np.log(frames, out=frames)
         frames -= self._mean
         frames *= self._scale
+
+
+class PlainSamples:
+    """What stands in the place of the front end before a model that has it inside: samples go on as they are."""
+
+    def __init__(self, params: LogMel) -> None:
+        self.params = params
+        self.rows_hz = float(params.rate_hz)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new stream."""
+        self._taken = 0
+
+    def push(self, samples: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Take samples as `FrontEnd.push` does, and return them as float32, `(n,)`."""
+        _check(samples, self._taken)
+        self._taken += len(samples)
+        return samples.astype(np.float32, copy=False)
+
+
+def _check(samples: NDArray[np.floating[Any]], taken: int) -> None:
+    if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype.char not in "fd":
+        found = f"{getattr(samples, 'dtype', type(samples).__name__)} {getattr(samples, 'shape', '')}".strip()
+        raise ShapeError(f"the front end takes samples as a float32 array of shape (n,), found {found}")
+    if np.dot(samples, samples) <= LOUDEST**2 * len(samples):  # one pass; NaN fails it too
+        return
+    finite = np.isfinite(samples)
+    if finite.all():
+        raise ShapeError(
+            f"the samples reach {np.abs(samples).max():g} after sample {taken} of the stream: expected "
+            "full scale at ±1; divide 16-bit samples by 32768"
+        )
+    where = int(np.argmin(finite))
+    raise ShapeError(
+        f"the samples have {samples[where]} at sample {taken + where} of the stream: expected finite "
+        "numbers, full scale at ±1"
+    )
 
 
 def log_mel(samples: NDArray[np.floating[Any]], params: LogMel) -> NDArray[np.float32]:

@@ -285,6 +285,13 @@ class Reader:
             raise self.wrong(key, f"one of {', '.join(choices)}" if choices else "a string")
         return value
 
+    def flag(self, key: str) -> bool:
+        """Return true or false; false where there is no value."""
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return bool(value)
+
     def number(self, key: str) -> float:
         """Return a finite number."""
         value = self.values.get(key)

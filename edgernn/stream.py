@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgernn.errors import ShapeError, UsageError
 from edgernn.events import Event
-from edgernn.frontend import FrontEnd
+from edgernn.frontend import FrontEnd, PlainSamples
 from edgernn.spec import StreamSpec, TensorSpec
 
 __all__ = ["Chunk", "Decoder", "FrameBatch", "FrameStream", "Runner", "Sink", "Source", "State", "Stream"]
@@ -272,17 +272,18 @@ class Stream:
 
     LONGEST_PATCH_S = 0.1
 
-    def __init__(self, front_end: FrontEnd, runner: Runner, decoder: Decoder) -> None:
+    def __init__(self, front_end: FrontEnd | PlainSamples, runner: Runner, decoder: Decoder) -> None:
         spec = runner.spec
         if spec.batch != 1:
             raise UsageError(
                 f"the model takes {spec.batch} streams at once, and this is one: convert it with --batch 1, or give "
                 "its frames to edgernn.stream.FrameBatch"
             )
-        bands = front_end.params.bands
-        if len(spec.inputs) != 1 or spec.inputs[0].shape[2] != bands:
+        features = (front_end.params.bands,) if isinstance(front_end, FrontEnd) else ()
+        if len(spec.inputs) != 1 or spec.inputs[0].shape[2:] != features:
             found = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in spec.inputs)
-            raise UsageError(f"the front end gives {bands} features a frame, and the model takes {found}")
+            given = f"the front end gives {features[0]} features a frame" if features else "what comes is samples"
+            raise UsageError(f"{given}, and the model takes {found}")
         self.front_end = front_end
         self.runner = runner
         self.decoder = decoder
@@ -291,7 +292,9 @@ class Stream:
         """How long the latest steps took, in microseconds."""
         self.samples = self.lost = self.frames = self.steps = self.events = self.resets = 0
         self._frames_per_step = spec.frames_per_step
-        self._waiting = np.zeros((0, bands), np.float32)
+        self._rows = 0
+        self._rows_per_frame = round(front_end.rows_hz / front_end.params.frame_rate_hz)
+        self._waiting = np.zeros((0, *features), np.float32)
         self.reset()
 
     def reset(self) -> None:
@@ -328,7 +331,8 @@ class Stream:
         return []
 
     def _step_through(self, frames: NDArray[np.float32]) -> list[Event]:
-        self.frames += len(frames)
+        self._rows += len(frames)
+        self.frames = self._rows // self._rows_per_frame
         if len(self._waiting):
             frames = np.concatenate([self._waiting, frames])
         size, events = self._frames_per_step, []

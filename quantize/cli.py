@@ -45,6 +45,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it warns about a user cannot change
     from edgernn.quantize.choose import convert_best, read_goal, tell
     from edgernn.quantize.convert import FORMATS, Options, convert
+    from edgernn.quantize.embedded import embedded
     from edgernn.quantize.onnx_source import OnnxChoices
     from edgernn.quantize.source import load_source
 
@@ -70,6 +71,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     with Progress(quiet=options.quiet) as progress:
         progress(f"loading {options.model.name}")
         source = load_source(options.model, choices)
+        if options.embed_frontend:
+            source = embedded(source)
         if goal is None:
             artifact = convert(source, options.output, wanted, progress)
         else:
@@ -198,6 +201,12 @@ def _add_shape(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--batch", type=int, default=1, metavar="N", help="streams that one step serves, each with its own states"
+    )
+    group.add_argument(
+        "--embed-frontend",
+        action="store_true",
+        help="put the audio front end of a training run into the model, which then takes samples (its frames are "
+        "samples, and --calibrate wants recordings)",
     )
     group.add_argument(
         "--state",

@@ -18,7 +18,7 @@ from edgernn.errors import UsageError
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
-from edgernn.quantize.examples import Streams, generate_streams, read_streams
+from edgernn.quantize.examples import GENERATED, Streams, generate_sound, generate_streams, read_streams
 from edgernn.quantize.proof import RUNTIMES, Built, Proof, Verdict
 from edgernn.quantize.schemes import Scheme, Tolerance
 from edgernn.quantize.simplify import simplify
@@ -182,7 +182,11 @@ def _example_streams(source: Source, step: StepGraph, options: Options) -> tuple
     path = options.calibration or source.calibration
     if path is not None:
         return read_streams(path, step.spec().inputs, source.facts.get("front_end")), path.name
-    return generate_streams(step, options.parity_steps * step.frames_per_step, options.seed), "generated noise"
+    frames = options.parity_steps * step.frames_per_step
+    if source.facts.get("front_end_embedded"):
+        count, rate_hz = max(GENERATED, step.batch), source.facts["front_end"]["rate_hz"]
+        return generate_sound(frames, count, rate_hz, options.seed), "generated sound"
+    return generate_streams(step, frames, options.seed), "generated noise"
 
 
 def _manifest(source: Source, options: Options, built: Sequence[Built], reports: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +205,7 @@ def _manifest(source: Source, options: Options, built: Sequence[Built], reports:
         "frame_rate_hz": facts.get("frame_rate_hz"),
         "latency": built[0].spec.latency(facts.get("frame_rate_hz")),
         "front_end": facts.get("front_end"),
+        "front_end_embedded": facts.get("front_end_embedded", False),
         "decoder": facts.get("decoder"),
         "training": {key: facts[key] for key in TRAINING if key in facts},
         "conversion": {

@@ -14,7 +14,7 @@ from edgernn.errors import DataError, ShapeError, UsageError
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import TensorSpec
 
-__all__ = ["Streams", "generate_streams", "lanes", "one_stream", "read_streams"]
+__all__ = ["GENERATED", "Streams", "generate_sound", "generate_streams", "lanes", "one_stream", "read_streams"]
 
 Streams = list[tuple[NDArray[Any], ...]]
 """Each stream has an array for each input of the model, shape `(frames, features...)`, in the input's dtype."""
@@ -30,10 +30,15 @@ def read_streams(path: Path, inputs: Sequence[TensorSpec], front_end: Mapping[st
     that has a front end.
     """
     arrays = path.suffix in (".npz", ".npy")
-    streams = _from_arrays(path, inputs) if arrays else _from_recordings(path, front_end)
+    streams = _from_arrays(path, inputs) if arrays else _from_recordings(path, front_end, _are_samples(inputs))
     for index, stream in enumerate(streams):
         _check_stream(f"{path}, stream {index}", stream, inputs)
     return streams
+
+
+def _are_samples(inputs: Sequence[TensorSpec]) -> bool:
+    """Whether a model takes sound itself: one number after the other."""
+    return len(inputs) == 1 and len(inputs[0].shape) == 2 and np.dtype(inputs[0].dtype).kind == "f"
 
 
 def _from_arrays(path: Path, inputs: Sequence[TensorSpec]) -> Streams:
@@ -83,7 +88,7 @@ def _cast(path: Path, array: NDArray[Any], item: TensorSpec) -> NDArray[Any]:
         return array.astype(dtype)
 
 
-def _from_recordings(path: Path, front_end: Mapping[str, Any] | None) -> Streams:
+def _from_recordings(path: Path, front_end: Mapping[str, Any] | None, as_samples: bool) -> Streams:
     from edgernn.clips import read_audio
     from edgernn.frontend import LogMel, log_mel
 
@@ -95,7 +100,8 @@ def _from_recordings(path: Path, front_end: Mapping[str, Any] | None) -> Streams
     if not files:
         raise DataError(f"{path} has no .wav or .flac files in it")
     params = LogMel.from_dict(front_end)
-    return [(log_mel(read_audio(file, params.rate_hz), params),) for file in files]
+    recordings = [read_audio(file, params.rate_hz) for file in files]
+    return [(sound if as_samples else log_mel(sound, params),) for sound in recordings]
 
 
 def _check_stream(where: str, stream: Sequence[NDArray[Any]], inputs: Sequence[TensorSpec]) -> None:
@@ -124,6 +130,16 @@ def _noise(random: np.random.Generator, frames: int, item: TensorSpec) -> NDArra
             "examples with --calibrate"
         )
     return random.integers(0, item.below, shape).astype(item.dtype)
+
+
+def generate_sound(samples: int, count: int, rate_hz: int, seed: int) -> Streams:
+    """Return noise, full scale at ±1, that is now louder and now quieter, ten times a second."""
+    random, part = np.random.default_rng(seed), max(rate_hz // 10, 1)
+    streams: Streams = []
+    for _ in range(count):
+        loudness = np.repeat(10 ** random.uniform(-3.5, -0.7, -(-samples // part)), part)[:samples]
+        streams.append((np.clip(loudness * random.standard_normal(samples), -1, 1).astype(np.float32),))
+    return streams
 
 
 def _smooth(random: np.random.Generator, frames: int, width: int) -> NDArray[np.float64]:
