@@ -13,7 +13,7 @@ from edgernn.quantize.graph import array_of, scope_of
 __all__ = ["FRONT_END", "Floats", "bias_after", "in_front_end", "is_large", "matrix_of"]
 
 Floats = NDArray[np.float32]
-FRONT_END = "front_end"  # the scope of what turns sound into frames: it stays in float when the rest is quantized
+FRONT_END = "embedded_front_end"  # the scope of what turns sound into frames: in float in every scheme
 LEAST_WEIGHTS = 256  # smaller constants are not worth an extra node
 
 

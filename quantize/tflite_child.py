@@ -1,4 +1,4 @@
-"""The process that runs the TFLite converter: `python -m …tflite_child STEP.onnx OUT.tflite SCHEME`.
+"""The process that runs the TFLite converter: `python -m …tflite_child STEP.onnx OUT.tflite`.
 
 With one file alone, `…tflite_child STEP.tflite`, it runs that once.
 
@@ -16,8 +16,8 @@ from typing import Any
 __all__ = ["main"]
 
 
-def main(source: str, target: str, scheme: str) -> int:
-    """Convert a step graph to float32 or float16, and write the TFLite file."""
+def main(source: str, target: str) -> int:
+    """Convert a step graph and write the TFLite file, in float32."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # converting needs no GPU, and finding none would be reported at length
     import onnx_ir as ir
@@ -29,7 +29,6 @@ def main(source: str, target: str, scheme: str) -> int:
     try:
         function = _trace(model)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
-        _configure(converter, scheme)
         content = converter.convert()
         _invoke_once(content)
         Path(target).write_bytes(content)
@@ -62,14 +61,6 @@ def _trace(model: Any) -> Any:
         return {value.name: values[value] for value in graph.outputs}
 
     return tf.function(step, input_signature=signature, autograph=False).get_concrete_function()
-
-
-def _configure(converter: Any, scheme: str) -> None:
-    import tensorflow as tf
-
-    if scheme == "float16":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
 
 
 def _invoke_once(content: bytes) -> None:

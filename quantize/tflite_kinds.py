@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgernn.errors import ConversionError
+from edgernn.quantize.products import FRONT_END
 from edgernn.quantize.tflite_graph import TFLiteGraph
 from edgernn.quantize.tflite_kernels import HYBRID_VERSIONS, INTEGER_KERNELS, MOVES, PRODUCTS, parameter_places
 
-__all__ = ["FLOAT", "HYBRID", "INT8", "INT16", "Kinds", "decide", "is_product", "signals"]
+__all__ = ["FLOAT", "HYBRID", "INT8", "INT16", "Kinds", "decide", "in_front_end", "is_product", "signals"]
 
 FLOAT, HYBRID, INT8, INT16 = "float32", "hybrid", "int8", "int16"
 LEAST_WEIGHTS = 1024  # smaller ones stay in float where the file may hold floats: there is nothing to win
@@ -90,6 +91,8 @@ class _Decision:
         weights = self.graph.constant(op.inputs[parameter_places(name)[1]])
         if self.integer_only or self.products == "static":
             return INT8
+        if in_front_end(self.graph, op):
+            return FLOAT
         if weights is None or weights.size < LEAST_WEIGHTS:
             return FLOAT
         if self.products == "hybrid":
@@ -169,6 +172,12 @@ def is_product(graph: TFLiteGraph, op: Any) -> bool:
     """Tell whether an operator multiplies a signal by constant weights."""
     name = graph.name(op)
     return name in PRODUCTS and graph.constant(op.inputs[parameter_places(name)[1]]) is not None
+
+
+def in_front_end(graph: TFLiteGraph, op: Any) -> bool:
+    """Tell whether an operator computes frames out of sound: TensorFlow numbers the scope that says so."""
+    scopes = (part.partition("/")[0] for part in graph.label(op.outputs[0]).split(";"))
+    return any(scope.rstrip("0123456789").rstrip("_") == FRONT_END for scope in scopes)
 
 
 def signals(graph: TFLiteGraph, op: Any) -> list[int]:

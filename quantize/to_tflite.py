@@ -21,13 +21,13 @@ from edgernn.quantize.stepping import open_tflite
 from edgernn.quantize.streaming import StepGraph
 from edgernn.quantize.target import CPU, Target, check_floor
 from edgernn.quantize.tflite_graph import TFLiteGraph
+from edgernn.quantize.tflite_half import half_weights
 from edgernn.quantize.tflite_quantize import quantize
 from edgernn.spec import QuantParams, StreamSpec
 
 __all__ = ["plain_tflite", "quantized_tflite", "to_tflite"]
 
 PATIENCE_S = 600
-CONVERTED = ("float32", "float16")  # what the converter itself is asked for
 
 
 def to_tflite(
@@ -38,17 +38,17 @@ def to_tflite(
     `streams` are examples, for the schemes that are calibrated. Raises `ConversionError` whatever the converter does
     (fail, crash, hang), and where an operator cannot be had on the target.
     """
-    plain, spec = plain_tflite(step, scheme.name if scheme.name in CONVERTED else "float32")
+    plain, spec = plain_tflite(step)
     return quantized_tflite(plain, spec, scheme, streams, target)
 
 
-def plain_tflite(step: StepGraph, form: str = "float32") -> tuple[bytes, StreamSpec]:
-    """Return the file as the converter writes it, in "float32" or "float16", and the spec in float32."""
+def plain_tflite(step: StepGraph) -> tuple[bytes, StreamSpec]:
+    """Return the file as the converter writes it, in float32, and the spec."""
     apart = replace(step, model=simplify(decompose_cells(step.model, by_activation=True)))
     with tempfile.TemporaryDirectory(prefix="edgernn-") as folder:
         source, target = Path(folder, "step.onnx"), Path(folder, "step.tflite")
         ir.save(apart.model, source)
-        _run_child([str(source), str(target), form])
+        _run_child([str(source), str(target)])
         if not target.is_file():
             raise ConversionError(
                 "the TensorFlow Lite converter ended without an error and wrote no file; try --to onnx"
@@ -61,8 +61,11 @@ def quantized_tflite(
 ) -> tuple[bytes, StreamSpec]:
     """Return a file of `plain_tflite` in a scheme, for a target, and its spec; see `to_tflite`."""
     content = plain
-    if scheme.name not in CONVERTED:
+    if scheme.name == "float16":
+        content = half_weights(plain)
+    elif scheme.name != "float32":
         content = quantize(plain, spec, scheme.name, streams, target)
+    if scheme.name != "float32":
         _run_once(content)
     if target.floor:
         check_floor(TFLiteGraph(content), target.floor)

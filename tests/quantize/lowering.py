@@ -19,7 +19,7 @@ from edgernn.quantize.stepping import invoker, steps
 from edgernn.quantize.streaming import StepGraph, stream
 from edgernn.quantize.target import CPU, Target
 from edgernn.quantize.to_onnx import to_onnx
-from edgernn.quantize.to_tflite import plain_tflite, quantized_tflite, to_tflite
+from edgernn.quantize.to_tflite import plain_tflite, quantized_tflite
 from edgernn.spec import StreamSpec
 from tests.quantize.networks import Array, Build, chain, frames, keras_outputs, randomized, streams_for
 
@@ -77,8 +77,6 @@ class Lowered:
         return plain_tflite(self.kept)
 
     def tflite(self, scheme: str, target: Target = CPU) -> tuple[bytes, StreamSpec]:
-        if scheme == "float16":
-            return to_tflite(self.kept, SCHEMES[scheme])
         return quantized_tflite(*self.plain, SCHEMES[scheme], [tuple(self.streams)], target)
 
 
