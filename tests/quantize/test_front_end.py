@@ -16,14 +16,17 @@ from edgernn.errors import UsageError
 from edgernn.frontend import LogMel, log_mel, mel_filters
 from edgernn.quantize.calibrate import observe
 from edgernn.quantize.cells import decompose_cells
+from edgernn.quantize.examples import Streams
 from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.front_end import embed_front_end
 from edgernn.quantize.graph import Builder
 from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.simplify import simplify
-from edgernn.quantize.stepping import invoke_onnx, steps
+from edgernn.quantize.stepping import Invoke, invoke_onnx, invoke_tflite, steps
 from edgernn.quantize.streaming import StepGraph, stream
 from edgernn.quantize.to_onnx import to_onnx
+from edgernn.quantize.to_tflite import plain_tflite, quantized_tflite
+from edgernn.spec import StreamSpec
 from edgernn.stream import FrameStream
 from tests.quantize.networks import FEATURES, Array, chain, randomized
 
@@ -109,23 +112,42 @@ def test_sound_in_any_cut_goes_through_the_runner(batch: int, tmp_path: Path) ->
     assert_same_frames(found, log_mel(samples, params))
 
 
-@pytest.mark.parametrize("scheme", [scheme.name for scheme in SCHEMES.values() if "onnx" in scheme.formats])
-def test_the_front_end_stays_in_float(scheme: str) -> None:
-    """Whatever the rest becomes: its frames are a second output here."""
-    params = replace(FRONT_ENDS["whole hops"], bands=FEATURES)
-    model = from_keras(randomized(chain(layers.GRU(24, return_sequences=True))))
-    sequence = embed_front_end(model, params)
+SHOWN = replace(FRONT_ENDS["whole hops"], bands=FEATURES)
+
+
+def shown() -> StepGraph:
+    """Return the step of a model with its front end inside, whose second output, "y", has the frames."""
+    sequence = embed_front_end(from_keras(randomized(chain(layers.GRU(24, return_sequences=True)))), SHOWN)
     frames = next(node.outputs[0] for node in sequence.graph if node.op_type == "Log")
     frames.name = "y"
     sequence.graph.outputs.append(frames)
     step = stream(sequence)
-    kept = replace(step, model=simplify(step.model))
-    taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
-    samples = sound(60 * params.hop_samples)
-    content, spec = to_onnx(kept, taken_apart, kept.spec(), SCHEMES[scheme], observe(taken_apart, [[samples]]))
-    taken = [item["y"][0] for item in steps(invoke_onnx(content), spec, [samples])]
-    found = np.concatenate(taken)[spec.output_delays[1] :]
-    assert_same_frames(found, log_mel(samples, params))
+    return replace(step, model=simplify(step.model))
+
+
+def assert_frames_in_float(invoke: Invoke, spec: StreamSpec) -> None:
+    samples = sound(60 * SHOWN.hop_samples)
+    taken = [item["y"][0] for item in steps(invoke, spec, [samples])]
+    assert_same_frames(np.concatenate(taken)[spec.output_delays[1] :], log_mel(samples, SHOWN))
+
+
+@pytest.mark.parametrize("scheme", [scheme.name for scheme in SCHEMES.values() if "onnx" in scheme.formats])
+def test_the_front_end_stays_in_float(scheme: str) -> None:
+    kept = shown()
+    taken_apart = replace(kept, model=simplify(decompose_cells(kept.model)))
+    ranges = observe(taken_apart, [[sound(60 * SHOWN.hop_samples)]])
+    content, spec = to_onnx(kept, taken_apart, kept.spec(), SCHEMES[scheme], ranges)
+    assert_frames_in_float(invoke_onnx(content), spec)
+
+
+@pytest.mark.slow
+def test_the_front_end_stays_in_float_in_tflite() -> None:
+    plain = plain_tflite(shown())
+    streams: Streams = [(sound(60 * SHOWN.hop_samples),)]
+    for scheme in (scheme for scheme in SCHEMES.values() if "tflite" in scheme.formats):
+        content, spec = quantized_tflite(*plain, scheme, streams)
+        assert_frames_in_float(invoke_tflite(content), spec)
+        assert scheme.name == "float32" or len(content) < len(plain[0]), "and the rest does not"
 
 
 def test_a_model_of_other_frames_is_refused() -> None:
