@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from edgernn.errors import UnsupportedLayerError
 from edgernn.quantize.graph import array_of, attribute, shape_of
+from edgernn.quantize.tf_windows import convolution, pool
 
 __all__ = ["lower"]
 
@@ -79,11 +80,12 @@ for _name, _function in PLAIN.items():
 
 _TABLE.update(
     {
+        **dict.fromkeys(("AveragePool", "MaxPool"), pool),
         "Cast": lambda node, i: tf.cast(i[0], ir.DataType(attribute(node, "to", 1)).numpy()),
         "Clip": lambda node, i: tf.clip_by_value(i[0], i[1], i[2]),
+        "Conv": convolution,
         "Concat": lambda node, i: tf.concat(i, attribute(node, "axis", 0)),
         "Elu": lambda node, i: _elu(i[0], attribute(node, "alpha", 1.0)),
-        "Gather": lambda node, i: _gather(i[0], i[1], attribute(node, "axis", 0)),
         "HardSigmoid": lambda node, i: _hard_sigmoid(i[0], attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)),
         "LeakyRelu": lambda node, i: tf.nn.leaky_relu(i[0], attribute(node, "alpha", 0.01)),
         "LogSoftmax": lambda node, i: tf.nn.log_softmax(i[0], attribute(node, "axis", -1)),
@@ -171,30 +173,13 @@ def _pad(node: ir.Node, inputs: Sequence[Any]) -> Any:
     return tf.pad(inputs[0], pairs, mode, blank)
 
 
-@_lowers("Conv")
-def _conv(node: ir.Node, inputs: Sequence[Any]) -> Any:
-    """TFLite wants (batch, frames, channels); the transpositions around it cancel with their neighbours."""
-    x = tf.expand_dims(tf.transpose(inputs[0], (0, 2, 1)), 1)
-    weights, groups = array_of(node.inputs[1]), attribute(node, "group", 1)
-    stride, dilation = attribute(node, "strides", [1])[0], attribute(node, "dilations", [1])[0]
-    if groups == x.shape[-1] and groups > 1:
-        kernel = weights.reshape(groups, -1, weights.shape[2]).transpose(2, 0, 1)[None]
-        y = tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), "VALID", dilations=(1, dilation))
-    else:
-        parts = zip([x] if groups == 1 else tf.split(x, groups, -1), np.split(weights, groups), strict=True)
-        y = tf.concat([_convolve(part, kernel, stride, dilation) for part, kernel in parts], -1)
-    if len(inputs) > 2:
-        y = y + inputs[2]
-    return tf.transpose(tf.squeeze(y, 1), (0, 2, 1))
-
-
-def _convolve(x: Any, weights: Any, stride: int, dilation: int) -> Any:
-    return tf.nn.conv2d(x, weights.transpose(2, 1, 0)[None], (1, stride), "VALID", dilations=(1, dilation))
-
-
-@_lowers("AveragePool", "MaxPool")
-def _pool(node: ir.Node, inputs: Sequence[Any]) -> Any:
-    function = tf.nn.avg_pool2d if node.op_type == "AveragePool" else tf.nn.max_pool2d
-    span, stride = attribute(node, "kernel_shape", [1])[0], attribute(node, "strides", [1])[0]
-    y = function(tf.expand_dims(tf.transpose(inputs[0], (0, 2, 1)), 1), (1, span), (1, stride), "VALID")
-    return tf.transpose(tf.squeeze(y, 1), (0, 2, 1))
+@_lowers("Gather")
+def _take(node: ir.Node, inputs: Sequence[Any]) -> Any:
+    """Each element several times is a CONCATENATION, which XNNPACK takes and GATHER it does not."""
+    x, axis = inputs[0], attribute(node, "axis", 0) % len(inputs[0].shape)
+    constant = node.inputs[1] is not None and node.inputs[1].is_initializer()
+    times, left = divmod(inputs[1].shape.num_elements(), x.shape[axis])
+    if left or not constant or array_of(node.inputs[1]).tolist() != np.repeat(np.arange(x.shape[axis]), times).tolist():
+        return _gather(x, inputs[1], axis)
+    repeated = tf.concat([tf.expand_dims(x, axis + 1)] * times, axis + 1)
+    return tf.reshape(repeated, [*x.shape[:axis], -1, *x.shape[axis + 1 :]])

@@ -95,24 +95,35 @@ def roll_window(
     original = node.inputs[0]
     assert original is not None
     assert source.timing is not None
-    timing, axis = source.timing, source.timing.axis
-    assert axis is not None
-    if window.before and timing.delay > 0 and timing.delay % timing.frames:
-        # what the stream gives before the first frame must not stand where the padding belongs
-        source = _blanked(original, source, step) if _is_finite(original) else step.align(source, original)
-        assert source.timing is not None
-        timing = source.timing
+    late = window.before > 0 and source.timing.delay > 0 and source.timing.delay % source.timing.frames > 0
+    # what the stream gives before the first frame must not stand where the padding belongs
+    if late and not _is_finite(original):
+        source, late = step.align(source, original), False
+    timing, rank = source.timing, len(original.shape or ())
+    assert timing is not None
+    assert timing.axis is not None
     given = timing.window(window.span, window.stride, window.before, window.after)
     past = given.delay * window.stride + window.before - timing.delay
-    value = source.value
+    needed = timing.frames - window.stride + window.span
+    # with channels last: the layout of the frames themselves, and of TFLite
+    sizes, axis = _channels_last(step_shape(original, timing, step.batch)), timing.axis - 1
+    value = step.op("Transpose", source.value, perm=_channels_last(range(rank)))
+    if late:
+        value = _blanked(value, axis, rank, timing, step)
     if past < 0:
         value = step.cut(value, axis, -past, timing.frames)
     elif past > 0:
-        value = _with_past(original, Stepped(value, timing), past, step, begin)
-    needed = timing.frames - window.stride + window.span
+        held = (*sizes[:axis], past, *sizes[axis + 1 :])
+        state = step.state("past", held, timing.hold_steps)
+        value = step.op("Concat", begin(state.input, value, axis) if begin else state.input, value, axis=axis)
+        state.output = step.cut(value, axis, timing.frames, timing.frames + past)
     if timing.frames + past >= needed + window.stride:  # zeros before the sequence, for which nothing must be given
         value = step.cut(value, axis, 0, needed)
-    return value, given
+    return step.op("Transpose", value, perm=[0, rank - 1, *range(1, rank - 1)]), given
+
+
+def _channels_last(items: Sequence[int]) -> list[int]:
+    return [items[0], *items[2:], items[1]]
 
 
 def _is_finite(value: ir.Value) -> bool:
@@ -130,33 +141,13 @@ def _is_finite(value: ir.Value) -> bool:
     return True
 
 
-def _blanked(original: ir.Value, source: Stepped, step: StepBuilder) -> Stepped:
+def _blanked(value: ir.Value, axis: int, rank: int, timing: Timing, step: StepBuilder) -> ir.Value:
     """Put zeros in place of what comes before the first frame, in the step that has both."""
-    timing, rank = source.timing, len(original.shape or ())
-    assert timing is not None
-    assert timing.axis is not None
-    sizes = [step.batch] + [1] * (rank - 1)
     scope, step.scope = step.scope, f"{step.scope}/{STATISTICS}"
-    begun = step.state("begun", sizes, timing.hold_steps)
-    valid = np.ones([*sizes[: timing.axis], timing.frames, *sizes[timing.axis + 1 :]], np.float32)
-    valid[(*[slice(None)] * timing.axis, slice(timing.delay % timing.frames))] = 0
-    mask = step.op("Max", begun.input, step.constant(valid, "valid"))
-    begun.output = step.cut(mask, timing.axis, timing.frames - 1, timing.frames)
+    begun = step.state("begun", [step.batch] + [1] * (rank - 1), timing.hold_steps)
+    valid = np.arange(timing.frames) >= timing.delay % timing.frames
+    along_time = [timing.frames if place == axis else 1 for place in range(rank)]
+    mask = step.op("Max", begun.input, step.constant(valid.astype(np.float32).reshape(along_time), "valid"))
+    begun.output = step.cut(mask, axis, timing.frames - 1, timing.frames)
     step.scope = scope
-    return Stepped(step.op("Mul", source.value, mask), timing)
-
-
-def _with_past(original: ir.Value, source: Stepped, past: int, step: StepBuilder, begin: Begin | None) -> ir.Value:
-    """Keep the past with its channels last: the layout of the frames themselves, and of TFLite."""
-    timing = source.timing
-    assert timing is not None
-    assert timing.axis is not None
-    sizes = list(step_shape(original, timing, step.batch))
-    sizes[timing.axis] = past
-    rank, axis = len(sizes), timing.axis - 1
-    state = step.state("past", (sizes[0], *sizes[2:], sizes[1]), timing.hold_steps)
-    fresh = step.op("Transpose", source.value, perm=[0, *range(2, rank), 1])
-    before = begin(state.input, fresh, axis) if begin else state.input
-    joined = step.op("Concat", before, fresh, axis=axis)
-    state.output = step.cut(joined, axis, timing.frames, timing.frames + past)
-    return step.op("Transpose", joined, perm=[0, rank - 1, *range(1, rank - 1)])
+    return step.op("Mul", value, mask)
