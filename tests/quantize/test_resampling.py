@@ -21,19 +21,19 @@ RANDOM = settings(
 )
 
 
-def u_net(depth: int = 2, spread: bool = False) -> Any:
+def u_net(depth: int = 2, spread: bool = False, width: int = 4) -> Any:
     """Down by strides of two and up again, each level with a skip; every skip must wait for what looks ahead below."""
     first = value = frames()
     skips = []
     for level in range(depth):
-        value = layers.Conv1D(4 + level, 3, padding="same", activation="relu")(value)
+        value = layers.Conv1D(width + level, 3, padding="same", activation="relu")(value)
         skips.append(value)
-        value = layers.Conv1D(4 + level, 4, strides=2, padding="same")(value)
-    value = layers.GRU(5, return_sequences=True)(value)
+        value = layers.Conv1D(width + level, 4, strides=2, padding="same")(value)
+    value = layers.GRU(width + 1, return_sequences=True)(value)
     for skip in reversed(skips):
-        up = layers.Conv1DTranspose(4, 5, strides=2, padding="same") if spread else layers.UpSampling1D(2)
+        up = layers.Conv1DTranspose(width, 5, strides=2, padding="same") if spread else layers.UpSampling1D(2)
         value = layers.Concatenate()([up(value), skip])
-        value = layers.Conv1D(4, 3, padding="same")(value)
+        value = layers.Conv1D(width, 3, padding="same")(value)
     return keras.Model(first, value)
 
 
