@@ -57,9 +57,14 @@ class Tried:
         return f"{self.kind} {self.scheme.name}, cells {self.cells}"
 
     @property
-    def bytes(self) -> int:
-        """Size of the file; 0 without one."""
-        return len(self.item.content) if self.item else 0
+    def content(self) -> bytes:
+        """The file; empty without one."""
+        return self.item.content if self.item else b""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.content)
 
     @property
     def snr_db(self) -> float:
@@ -70,7 +75,7 @@ class Tried:
         """Return what the manifest says of it."""
         facts: dict[str, Any] = {"format": self.kind, "scheme": self.scheme.name, "cells": self.cells}
         if self.item:
-            facts["bytes"] = self.bytes
+            facts["bytes"] = self.size
         if self.verdict:
             facts |= {"snr_db": self.snr_db}
             facts |= {"accuracy": self.verdict.accuracy["artifact"]} if self.verdict.accuracy else {}
@@ -113,8 +118,8 @@ def convert_best(
     for number, candidate in enumerate(listed, 1):
         say(f"{number} of {len(listed)}: {candidate.name}")
         result = _try(candidate, prepared, tolerance)
-        if result.item is None or result.item.content not in [other.item.content for other in tried if other.item]:
-            tried.append(result)  # else there are no cells to take apart
+        same = next((other.name for other in tried if result.content and other.content == result.content), None)
+        tried.append(replace(result, reason=f"the same file as {same}") if same else result)
     say(f"timing {sum(not item.reason for item in tried)} files in turns")
     tried = _timed(tried)
     if all(item.reason for item in tried):
@@ -143,7 +148,8 @@ def _try(candidate: Tried, prepared: Prepared, tolerance: Tolerance | None) -> T
         candidate = replace(candidate, verdict=verdict)
         verdict.check(_bar(scheme, tolerance), scheme.name)
     except ToleranceError as error:
-        return replace(candidate, reason=_briefly(candidate, _bar(scheme, tolerance)) or str(error))
+        brief = str(error).partition("; ")[0].removeprefix(f"{scheme.name}: ")
+        return replace(candidate, reason=_distance(candidate, _bar(scheme, tolerance)) or brief)
     except EdgeRNNError as error:
         return replace(candidate, reason=str(error))
     return candidate
@@ -161,7 +167,7 @@ def _bar(scheme: Scheme, tolerance: Tolerance | None) -> Tolerance:
     )
 
 
-def _briefly(candidate: Tried, tolerance: Tolerance) -> str:
+def _distance(candidate: Tried, tolerance: Tolerance) -> str:
     assert candidate.verdict is not None
     return next((reason for item in candidate.verdict.distances if (reason := item.misses(tolerance))), "")
 
@@ -183,7 +189,7 @@ def _timed(tried: Sequence[Tried]) -> list[Tried]:
 def front(tried: Sequence[Tried]) -> list[Tried]:
     """Return those that none other is at least as fast, as small and as true as, and better in one of it."""
     able = [item for item in tried if not item.reason]
-    merits = [np.array([-item.us, -item.bytes, item.snr_db]) for item in able]
+    merits = [np.array([-item.us, -item.size, item.snr_db]) for item in able]
     return [
         item
         for item, mine in zip(able, merits, strict=True)
@@ -194,7 +200,7 @@ def front(tried: Sequence[Tried]) -> list[Tried]:
 def best(tried: Sequence[Tried], goal: str) -> Tried:
     """Choose by one of `RULES`."""
     able = [item for item in tried if not item.reason]
-    first, second = ("us", "bytes") if goal == "speed" else ("bytes", "us")
+    first, second = ("us", "size") if goal == "speed" else ("size", "us")
     least = min(getattr(item, first) for item in able)
     alike = [item for item in able if getattr(item, first) <= ALIKE * least]
     return min(alike, key=lambda item: (getattr(item, second), getattr(item, first)))

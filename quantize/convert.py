@@ -27,7 +27,8 @@ from edgernn.quantize.streaming import StepGraph
 from edgernn.quantize.target import CPU, Target
 from edgernn.quantize.tflite_variables import with_variables
 from edgernn.quantize.to_onnx import to_onnx
-from edgernn.quantize.to_tflite import to_tflite
+from edgernn.quantize.to_tflite import plain_tflite, quantized_tflite
+from edgernn.spec import StreamSpec
 
 __all__ = ["FORMATS", "Options", "Prepared", "Say", "check_formats", "convert", "prepare"]
 
@@ -131,13 +132,18 @@ class Prepared:
         self.say("stepping through the examples to find the range of every value")
         return observe(self.taken_apart, self.streams)
 
+    @cached_property
+    def plain_tflite(self) -> tuple[bytes, StreamSpec]:
+        """The TFLite file in float32, which every scheme begins with."""
+        return plain_tflite(self.kept)
+
     def build(self, kind: str, scheme: Scheme, cells: str = "kept") -> Built:
         """Make a file of a format; recurrent operators that the runtime has are "kept" or taken "apart"."""
         if kind == "onnx":
             ranges = self.ranges if scheme.calibrated else None
             kept = self.kept if cells == "kept" else self.taken_apart
             return Built(kind, scheme, *to_onnx(kept, self.taken_apart, self.kept.spec(), scheme, ranges))
-        content, spec = to_tflite(self.kept, scheme, self.streams, self.options.target)
+        content, spec = quantized_tflite(*self.plain_tflite, scheme, self.streams, self.options.target)
         if self.options.state_placement == "internal":
             content, spec = with_variables(content, spec)
         return Built(kind, scheme, content, spec)

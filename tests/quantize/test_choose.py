@@ -41,8 +41,8 @@ ROWS = st.lists(
 @given(ROWS)
 def test_on_the_front_is_what_nothing_beats(rows: list[Tried]) -> None:
     def beats(other: Tried, row: Tried) -> bool:
-        better = (other.us < row.us, other.bytes < row.bytes, other.snr_db > row.snr_db)
-        worse = (other.us > row.us, other.bytes > row.bytes, other.snr_db < row.snr_db)
+        better = (other.us < row.us, other.size < row.size, other.snr_db > row.snr_db)
+        worse = (other.us > row.us, other.size > row.size, other.snr_db < row.snr_db)
         return any(better) and not any(worse)
 
     fronted = front(rows)
@@ -58,10 +58,10 @@ def test_the_chosen_one_is_what_its_rule_says(rows: list[Tried], goal: str) -> N
     for row in rows:
         if goal == "speed":
             assert chosen.us <= 1.05 * row.us
-            assert row.us > 1.05 * min(item.us for item in rows) or row.bytes >= chosen.bytes
+            assert row.us > 1.05 * min(item.us for item in rows) or row.size >= chosen.size
         else:
-            assert chosen.bytes <= 1.05 * row.bytes
-            assert row.bytes > 1.05 * min(item.bytes for item in rows) or row.us >= chosen.us
+            assert chosen.size <= 1.05 * row.size
+            assert row.size > 1.05 * min(item.size for item in rows) or row.us >= chosen.us
 
 
 def test_candidates_are_all_that_the_formats_have() -> None:
@@ -135,8 +135,23 @@ def test_a_goal_that_is_none_is_refused(wrong: str, model: Path, tmp_path: Path,
     assert "expected this-machine, or this-machine,size" in capsys.readouterr().err
 
 
-def test_where_there_are_no_cells_nothing_is_tried_twice(tmp_path: Path) -> None:
+def test_where_there_are_no_cells_taking_them_apart_is_the_same(tmp_path: Path) -> None:
     randomized(chain(layers.Dense(40), layers.Dense(3), features=12)).save(tmp_path / "plain.keras")
     words = ("--to", "onnx", "--quantize", "float32", "--optimize-for", "this-machine", "-q")
     assert convert(tmp_path / "plain.keras", "-o", tmp_path / "best", *words) == 0
-    assert len(Artifact.open(tmp_path / "best").conversion["optimized_for"]["candidates"]) == 1
+    first, second = Artifact.open(tmp_path / "best").conversion["optimized_for"]["candidates"]
+    assert first["chosen"]
+    assert second["reason"] == "the same file as onnx float32, cells kept"
+
+
+@pytest.mark.slow
+def test_formats_compete(model: Path, tmp_path: Path) -> None:
+    assert convert(model, "-o", tmp_path / "best", "--optimize-for", "this-machine", "-q") == 0
+    artifact = Artifact.open(tmp_path / "best")
+    rows = artifact.conversion["optimized_for"]["candidates"]
+    for kind in ("tflite", "onnx"):
+        known = {scheme.name for scheme in SCHEMES.values() if kind in scheme.formats}
+        assert {row["scheme"] for row in rows if row["format"] == kind} == known
+    (chosen,) = (row for row in rows if row.get("chosen"))
+    assert list(artifact.programs["step"]) == [chosen["format"]]
+    assert chosen["us"] <= 1.05 * min(row["us"] for row in rows if "us" in row)
