@@ -39,13 +39,14 @@ def describe(artifact: Artifact) -> str:
         ("front end" + ", inside the model" * artifact.front_end_embedded, _pairs(artifact.front_end)),
         ("decoder", _pairs(artifact.decoder)),
         ("training", _pairs(artifact.training)),
-        ("conversion", _pairs({k: v for k, v in artifact.conversion.items() if k != "operators"})),
+        ("conversion", _pairs({k: v for k, v in artifact.conversion.items() if k not in ("operators", "micro")})),
         (
             f"parity: artifact against {'its bounded step' if artifact.approximation else 'source'}",
             _parity(artifact.parity),
         ),
         ("", artifact.approximation.describe(artifact.frame_rate_hz) if artifact.approximation else ""),
         ("drift certificate", _certificate(artifact)),
+        ("for TensorFlow Lite Micro", _micro(artifact.conversion.get("micro"))),
         ("operators", _operators(artifact.conversion.get("operators"))),
     ]
     return "\n\n".join(f"{title}\n{text}" if title else text for title, text in sections if text)
@@ -183,6 +184,26 @@ def _operators(operators: Any) -> str:
         for kind, counts in operators.items()
     )
     return "\n".join(lines)
+
+
+def _micro(operators: Any) -> str:
+    """Return the calls that register what the file needs, for a program to copy."""
+    if not isinstance(operators, list) or not operators:
+        return ""
+    rows = [
+        (
+            f"resolver.{item.get('call')};",
+            f"// {', '.join(item.get('kinds', []))}{'' if item.get('kernel') else ': NO KERNEL'}",
+        )
+        for item in operators
+        if isinstance(item, Mapping)
+    ]
+    width = max((len(call) for call, _ in rows), default=0)
+    lines = [
+        f"tflite::MicroMutableOpResolver<{len(rows)}> resolver;",
+        *(f"{call:<{width}}  {note}" for call, note in rows),
+    ]
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _as_json(artifact: Artifact) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.examples import GENERATED, Streams, generate_sound, generate_streams, read_streams
+from edgernn.quantize.micro import micro_operators
 from edgernn.quantize.proof import RUNTIMES, Built, Proof, Verdict
 from edgernn.quantize.schemes import Scheme, Tolerance
 from edgernn.quantize.simplify import simplify
@@ -220,6 +221,7 @@ def _manifest(source: Source, options: Options, built: Sequence[Built], reports:
             "scheme": built[0].scheme.name,
             "target": options.target.name,
             "runtime_floor": options.target.floor,
+            **({"micro": micro_operators(built[0].content)} if options.target.integer_only else {}),
             "operators": {item.kind: item.operators for item in built},
             "versions": {"edgernn": __version__, **{name: version(name) for name in names}},
         },

@@ -61,6 +61,11 @@ class _Decision:
             for tensor in signals(graph, op):
                 self.readers.setdefault(tensor, []).append(place)
         self.kinds = [self._first(op) for op in graph.operators]
+        self.moves = {
+            place
+            for place, (op, kind) in enumerate(zip(graph.operators, self.kinds, strict=True))
+            if kind == INT8 and graph.name(op) in MOVES
+        }
 
     def made(self) -> Kinds:
         self._settle_moves()
@@ -113,20 +118,19 @@ class _Decision:
 
     def _settle_moves(self) -> None:
         """Put moves into int8 whose results all go to products, or whose inputs all come from them."""
-        moves = {place for place, op in enumerate(self.graph.operators) if self.graph.name(op) in MOVES}
-        products = {place for place, kind in enumerate(self.kinds) if kind == INT8} - moves
+        products = {place for place, kind in enumerate(self.kinds) if kind == INT8} - self.moves
 
         def goes_to_products(place: int, kept: set[int]) -> bool:
             return all(self._read_only_by(products | kept, tensor) for tensor in self._results(place))
 
-        before = _largest(moves, goes_to_products)
+        before = _largest(self.moves, goes_to_products)
 
         def comes_from_products(place: int, kept: set[int]) -> bool:
             inputs = signals(self.graph, self.graph.operators[place])
             return all(self._made_by(products | before | kept, t) for t in inputs if self.graph.constant(t) is None)
 
-        behind = _largest(moves, comes_from_products)
-        for place in moves:
+        behind = _largest(self.moves, comes_from_products)
+        for place in self.moves:
             self.kinds[place] = INT8 if place in before | behind else self.wide
 
     def _results(self, place: int) -> list[int]:

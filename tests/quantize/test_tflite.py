@@ -76,8 +76,8 @@ def assert_states(name: str, spec: StreamSpec, scheme: str) -> None:
 def test_files_shrink(name: str) -> None:
     size = {scheme: len(converted(name, scheme)[0]) for scheme in LEAST_DB}
     assert size["float16"] < 0.65 * size["float32"]
-    assert size["dynamic-int8"] < 0.5 * size["float32"]
-    assert size["int8"] < 0.6 * size["float32"]
+    assert size["dynamic-int8"] <= size["int8"] < 0.52 * size["float32"], "each channel's scale takes 12 bytes"
+    assert size["int4"] < 0.75 * size["dynamic-int8"] or name == "gru"
 
 
 @pytest.mark.slow
