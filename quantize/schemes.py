@@ -47,14 +47,14 @@ SCHEMES = {
         Scheme("dynamic-int8", "weights in 8 bits, activations quantized as they come", Tolerance(1.0, 20.0)),
         Scheme(
             "int8",
-            "weights, activations and states in 8 bits",
+            "products in 8 bits, calibrated; cells in float32 (int16 for --target integer-only)",
             Tolerance(2.0, 10.0, max_accuracy_loss=0.01),
             calibrated=True,
             taken_apart=True,
         ),
         Scheme(
             "int4",
-            "weights in 4 bits, a scale for each 16 or 32",
+            "weights in 4 bits, a scale for each 16 or 32 (TFLite: for each output)",
             Tolerance(3.0, 8.0, 0.02),
             taken_apart=True,
         ),
