@@ -1,7 +1,8 @@
 """Which axis of each input and output of an ONNX file is time, and which one is the batch.
 
 Nothing is read from names. The model is run; then one axis of its inputs gets another size, and it is run again: the
-axis is time if the recurrent operators and convolutions now have more frames to go through.
+axis is time if the recurrent operators and convolutions now have more frames to go through. Where there are none of
+these, as in a transformer, it is the one axis whose size the file leaves open.
 """
 
 from __future__ import annotations
@@ -101,17 +102,19 @@ def _asked(groups: Sequence[Group], frames: Sequence[ir.Value], asked: Mapping[s
 def _time(model: ir.Model, probe: Probe, frames: Sequence[ir.Value], groups: Sequence[Group]) -> Group:
     evidence = list(_evidence(model))
     tried: list[tuple[ir.Node, Group]] = []
-    for pair in LENGTHS:
+    for pair in LENGTHS if evidence else ():
         tried = tried or list(_moving(probe, frames, groups, groups, pair, evidence))
         tried = tried or list(_moving(probe, frames, groups, _joined(groups), pair, evidence))
     recurrent = [item for item in tried if item[0].op_type in RECURRENT]
     found = list(dict.fromkeys(group for _, group in recurrent or tried))
+    if not evidence:
+        found = [group for group in groups if group.declared is None]
     if len(found) == 1:
         return found[0]
     inputs = ", ".join(f"{value.name} {_text(value)}" for value in frames)
     operators = " and ".join(sorted({node.op_type for node, *_ in evidence}))
     told = f"it is looked for at {operators}, and no axis can change its length" if operators else NO_OPERATOR
-    if found:
+    if tried:
         told = "; ".join(f"{node.name} ({node.op_type}) goes along {group}" for node, group in recurrent or tried)
     raise UsageError(
         f"cannot tell which axis is time: {told}; inputs: {inputs}; say it with --time-axis INPUT=AXIS, from 0, "

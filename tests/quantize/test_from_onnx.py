@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -124,3 +125,12 @@ def test_several_streams_at_once_stay_apart(name: str) -> None:
 def test_frames_of_all_streams_side_by_side_are_one_streams() -> None:
     with pytest.raises(UsageError, match=r"serves one stream, not 2: node .* lays the frames of all streams side by"):
         stream(loaded("group_norm.script.onnx").graph(), batch=2)
+
+
+def test_without_operators_over_time_the_open_axis_is_time(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Softmax", ["x"], ["y"], axis=-1)
+    shapes = {name: onnx.helper.make_tensor_value_info(name, 1, [1, "length", 4]) for name in "xy"}
+    graph = onnx.helper.make_graph([node], "plain", [shapes["x"]], [shapes["y"]])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "plain.onnx")
+    source = load_onnx(tmp_path / "plain.onnx", OnnxChoices())
+    assert [str(size) for size in source.graph().graph.inputs[0].shape or ()] == ["batch", "time", "4"]
