@@ -55,11 +55,14 @@ class Importer(Builder):
 
     def walk(self) -> None:
         """Bring over every node that depends on the contents of the inputs."""
+        from edgernn.quantize.onnx_files.merged import bring_over, is_merged
+
         for node in self.model.graph:
             if all((value.name or "") in self._independent for value in node.outputs):
                 continue
             self.scope = (node.name or "").strip("/")
-            outputs = _TABLE.get(node.op_type, copied)(node, self)
+            bring = bring_over if is_merged(node, self) else _TABLE.get(node.op_type, copied)
+            outputs = bring(node, self)
             for old, new in zip(node.outputs, outputs, strict=False):
                 self.values[old] = new
                 self._describe(old, new)
@@ -67,7 +70,7 @@ class Importer(Builder):
     def _describe(self, old: ir.Value, new: ir.Value) -> None:
         if old.name in self.runs[0] and not new.is_initializer():
             array = self.runs[0][old.name]
-            new.shape, new.type = ir.Shape(self.sizes(old)), ir.TensorType(ir.DataType.from_numpy(array.dtype))
+            new.shape, new.type = ir.Shape(self.spread(old)), ir.TensorType(ir.DataType.from_numpy(array.dtype))
 
     def shapes(self, value: ir.Value) -> list[tuple[int, ...]]:
         """Return the shape that a value has in each run."""
@@ -89,9 +92,22 @@ class Importer(Builder):
             grows = longer[axis] != size
             widens = bool(several) and several[0][axis] != size
             frames = TIME if size == self._length else f"{TIME}_{size}"
-            sizes.append(frames if grows else BATCH if widens else size)
+            streams = BATCH if size == 1 else f"{BATCH}_{size}"  # together with so many others on one axis
+            sizes.append(frames if grows else streams if widens else size)
         if not several and BATCH not in sizes and 1 in sizes:
             sizes[sizes.index(1)] = BATCH
+        return sizes
+
+    def merged_axis(self, value: ir.Value) -> int | None:
+        """Return which axis of a value has the streams together with something else, None where none has."""
+        names = [isinstance(size, str) and size.startswith(f"{BATCH}_") for size in self.sizes(value)]
+        return names.index(True) if True in names else None
+
+    def spread(self, value: ir.Value) -> list[int | str]:
+        """Return the shape that a value is brought over with: with streams on an axis of their own."""
+        sizes, axis = self.sizes(value), self.merged_axis(value)
+        if axis is not None:
+            sizes[axis : axis + 1] = [BATCH, int(str(sizes[axis]).rpartition("_")[2])]
         return sizes
 
     def time_axis(self, value: ir.Value) -> int | None:
@@ -116,11 +132,9 @@ class Importer(Builder):
 
         One number all over is that number, whatever the shape.
         """
-        first, *others = self.arrays(node, value)
-        if all(np.array_equal(first, other) for other in others):
-            return first
-        if all(array.size and np.ptp(array) == 0 and array.flat[0] == first.flat[0] for array in (first, *others)):
-            return np.array(first.flat[0])
+        found = _common(self.arrays(node, value))
+        if found is not None:
+            return found
         raise refuse(
             node,
             f"the constant {value and value.name} depends on the length of the sequence",
@@ -131,7 +145,28 @@ class Importer(Builder):
         """Return what a value of the file has become."""
         if value is None or value in self.values:
             return None if value is None else self.values[value]
-        return self.constant(self.array(node, value), (value.name or "constant").strip("/"))
+        found = _common(self.arrays(node, value))
+        if found is None:
+            return self._from_length(node, value)
+        return self.constant(found, (value.name or "constant").strip("/"))
+
+    def _from_length(self, node: ir.Node, value: ir.Value) -> ir.Value:
+        """Bring over what computes a constant from the length, such as the mask of an attention: rules read those."""
+        if value in self.values:
+            return self.values[value]
+        first, *others = self.arrays(node, value)
+        if all(np.array_equal(first, other) for other in others):
+            return self.constant(first, (value.name or "constant").strip("/"))
+        producer = value.producer()
+        if producer is None:
+            raise refuse(node, f"it takes {value.name}, which differs from run to run")
+        inputs = [None if item is None else self._from_length(producer, item) for item in producer.inputs]
+        scope, self.scope = self.scope, (producer.name or "").strip("/")
+        for old, new in zip(producer.outputs, _copy(producer, inputs, self), strict=True):
+            self.values[old] = new
+            self._describe(old, new)
+        self.scope = scope
+        return self.values[value]
 
     def data(self, node: ir.Node, place: int = 0) -> ir.Value:
         """Return what input `place` of a node has become."""
@@ -140,9 +175,22 @@ class Importer(Builder):
         return value
 
 
+def _common(arrays: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
+    """Return what arrays have in common: all of it, or one number all over; None where that is nothing."""
+    first = arrays[0]
+    if all(np.array_equal(first, other) for other in arrays):
+        return first
+    if all(array.size and (array == first.flat[0]).all() for array in arrays):
+        return np.array(first.flat[0])
+    return None
+
+
 def copied(node: ir.Node, graph: Importer) -> Sequence[ir.Value]:
     """Take over a node as it is, if opset 17 has the same one."""
-    inputs = [graph.get(node, value) for value in node.inputs]
+    return _copy(node, [graph.get(node, value) for value in node.inputs], graph)
+
+
+def _copy(node: ir.Node, inputs: list[ir.Value | None], graph: Importer) -> Sequence[ir.Value]:
     while inputs and inputs[-1] is None:
         inputs.pop()
     attributes = plain_attributes(node)

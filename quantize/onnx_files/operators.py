@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgernn.quantize.graph import attribute, plain_attributes
 from edgernn.quantize.onnx_files.importer import BATCH, Importer, copied, imports, refuse
 
-__all__: list[str] = []
+__all__ = ["target_shape"]
 
 TO_THE_END = np.iinfo(np.int64).max
 RECURRENT_INPUTS = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
@@ -120,13 +120,14 @@ def reshape(node: ir.Node, graph: Importer) -> Sequence[ir.Value]:
         before.remove(BATCH)
     inner = after if lost else [size for size in after if size != BATCH]
     if inner != before:
-        value = graph.op("Reshape", value, _int64(graph, _target(node, before, inner), "shape"))
+        value = graph.op("Reshape", value, _int64(graph, target_shape(node, before, inner), "shape"))
     if found and not lost:
         value = graph.op("Unsqueeze", value, _int64(graph, [after.index(BATCH)], "axes"))
     return [value]
 
 
-def _target(node: ir.Node, before: Sequence[int | str], after: Sequence[int | str]) -> list[int]:
+def target_shape(node: ir.Node, before: Sequence[int | str], after: Sequence[int | str]) -> list[int]:
+    """Return what a Reshape is told, with 0 and -1 for the axes that are open."""
     target = [size if isinstance(size, int) else -1 for size in after]
     for axis, size in enumerate(after):
         if target.count(-1) > 1 and isinstance(size, str) and axis < len(before) and before[axis] == size:
@@ -282,8 +283,8 @@ def reduce(node: ir.Node, graph: Importer) -> Sequence[ir.Value]:
     keep = bool(attribute(node, "keepdims", 1)) or kind != node.op_type
     value, factor = graph.data(node), 1
     if kind == "ReduceSum":
-        if time in axes:
-            raise refuse(node, "it adds up all frames of the sequence", "take their mean")
+        if time in axes:  # of frames times their shares, as in attention pooling; any other sum has no end
+            return [graph.op("ReduceSum", value, _int64(graph, axes, "axes"), keepdims=int(keep))]
         kind, factor = "ReduceMean", int(np.prod([graph.shapes(source)[0][axis] for axis in axes]))
     others = [axis for axis in axes if axis != time]
     if others:
