@@ -21,6 +21,8 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import nn
 
+from tests.quantize.models import attention
+
 FOLDER = Path(__file__).parent
 FEATURES = 6
 
@@ -248,6 +250,12 @@ BOTH: dict[str, Build] = {
     "group_norm": _one(PerFrameGroups),
     "activations": _one(Activations),
     "heads": _one(Heads),
+    "attention_fused": _one(lambda: attention.Fused(causal=True)),
+    "attention_both_ways": _one(lambda: attention.Fused(causal=False)),
+    "attention_masked": _one(attention.Masked),
+    "attention_places": _one(attention.Places),
+    "attention_pooled": _one(lambda: attention.Pooled(product=False)),
+    "attention_pooled_product": _one(lambda: attention.Pooled(product=True)),
 }
 """Written by both exporters, as NAME.dynamo.onnx and NAME.script.onnx."""
 
@@ -258,6 +266,9 @@ SCRIPT: dict[str, Build] = {
     "speech": _one(Speech),  # the new exporter knows no stride over an open length
 }
 """Written by the exporter from before `dynamo=True` alone."""
+
+DYNAMO: dict[str, Build] = {"attention_encoder": _one(attention.Encoder)}  # the older one writes one length down
+"""Written by the new exporter alone."""
 
 FIXED: dict[str, Build] = {
     "lstm_fixed": _one(lambda: Recurrent(_lstm(num_layers=2)), 1, 20, FEATURES),
@@ -317,7 +328,7 @@ def _open_axes(module: Any, value: Any) -> dict[int, str]:
 def build(name: str) -> tuple[Any, tuple[Any, ...]]:
     """Return a module with its weights, and an example of its inputs."""
     torch.manual_seed(0)
-    module, example = {**BOTH, **SCRIPT, **FIXED, **UNROLLED}[name]()
+    module, example = {**BOTH, **SCRIPT, **DYNAMO, **FIXED, **UNROLLED}[name]()
     return randomize(module), example
 
 
@@ -335,7 +346,7 @@ def expected(module: Any, example: tuple[Any, ...]) -> dict[str, Any]:
 def write_expected() -> None:
     """Write the expected outputs of every module."""
     arrays = {}
-    for name in (*BOTH, *SCRIPT, *FIXED):
+    for name in (*BOTH, *SCRIPT, *DYNAMO, *FIXED):
         arrays.update({f"{name}/{key}": array for key, array in expected(*build(name)).items()})
     np.savez_compressed(FOLDER / "expected.npz", **arrays)
 
@@ -343,7 +354,8 @@ def write_expected() -> None:
 def main(names: list[str]) -> None:
     write_expected()
     for table, exporters, dynamic in (
-        (BOTH, ("dynamo", "script"), True), (SCRIPT, ("script",), True), (FIXED, ("dynamo", "script"), False),
+        (BOTH, ("dynamo", "script"), True), (SCRIPT, ("script",), True), (DYNAMO, ("dynamo",), True),
+        (FIXED, ("dynamo", "script"), False),
         (UNROLLED, ("dynamo",), False),
     ):  # fmt: skip
         for name in table:
