@@ -6,6 +6,7 @@ All of it for every stream of a batch, or for one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from edgernn.stream import State
 
 __all__ = ["StateKeeper", "StatefulRunner"]
 
-Place = tuple[slice | int, ...]
+Place = tuple[slice | list[int] | EllipsisType, ...]
 
 
 class StateKeeper:
@@ -27,7 +28,7 @@ class StateKeeper:
         self._specs = spec.states
         self._batch = spec.batch
         self._initial = [state.initial_array() for state in spec.states]
-        self._lanes = [[_lane(state, stream) for state in spec.states] for stream in range(spec.batch)]
+        self._lanes = [[self._place(state, [stream]) for state in spec.states] for stream in range(spec.batch)]
         self.longest = max((state.hold_steps for state in spec.states), default=0)
         """Steps after a reset during which some state keeps its initial value."""
         self.made = np.zeros(spec.batch, np.int64)
@@ -59,7 +60,7 @@ class StateKeeper:
         """Return copies of the states, and of how far the warm-up is."""
         chosen = self.chosen(stream)
         copies = {
-            spec.name: np.ascontiguousarray(array.take(chosen, spec.batch_axis))
+            spec.name: np.array(array[self._place(spec, chosen)], order="C")
             for spec, array in zip(self._specs, arrays, strict=True)
         }
         return {**copies, STEPS: self.made[chosen]}
@@ -69,12 +70,12 @@ class StateKeeper:
         chosen = self.chosen(stream)
         self._check(state, len(chosen))
         for spec, array in zip(self._specs, arrays, strict=True):
-            array[(slice(None),) * spec.batch_axis + (chosen,)] = state[spec.name]
+            array[self._place(spec, chosen)] = state[spec.name]
         self.made[chosen] = state[STEPS]
         self._note()
 
     def _check(self, state: State, streams: int) -> None:
-        expected = {spec.name: (_resized(spec, streams), spec.dtype) for spec in self._specs}
+        expected = {spec.name: (self._shape(spec, streams), spec.dtype) for spec in self._specs}
         expected[STEPS] = ((streams,), "int64")
         found = {name: (array.shape, str(array.dtype)) for name, array in state.items()}
         if found != expected:
@@ -92,13 +93,14 @@ class StateKeeper:
             raise UsageError(f"a step serves the streams 0 to {self._batch - 1}; there is no stream {stream}")
         return [stream]
 
+    def _place(self, spec: StateSpec, chosen: list[int]) -> Place:
+        """Return where the chosen streams are in a state; one that is alone is all of it."""
+        return (...,) if self._batch == 1 else (slice(None),) * spec.batch_axis + (chosen,)
 
-def _lane(spec: StateSpec, stream: int) -> Place:
-    return (slice(None),) * spec.batch_axis + (stream,)
-
-
-def _resized(spec: StateSpec, streams: int) -> tuple[int, ...]:
-    return (*spec.shape[: spec.batch_axis], streams, *spec.shape[spec.batch_axis + 1 :])
+    def _shape(self, spec: StateSpec, streams: int) -> tuple[int, ...]:
+        if self._batch == 1:
+            return spec.shape
+        return (*spec.shape[: spec.batch_axis], streams, *spec.shape[spec.batch_axis + 1 :])
 
 
 class StatefulRunner:

@@ -120,7 +120,7 @@ class StateSpec:
     hold_steps: int = 0
     """Steps after a reset during which the state keeps its initial value (what feeds it is not valid yet)."""
     batch_axis: int = 0
-    """Along which axis it has the streams of a batch."""
+    """Along which axis it has the streams of a batch; without one, a model's own state may have no such axis."""
 
     @property
     def nbytes(self) -> int:
@@ -241,7 +241,7 @@ class StreamSpec:
             if tensor.shape[0] != spec.batch:
                 raise outputs.section(i).wrong("shape", f"{spec.batch} (batch) × …")
         for i, state in zip(states, spec.states, strict=True):
-            if state.shape[state.batch_axis : state.batch_axis + 1] != (spec.batch,):
+            if spec.batch > 1 and state.shape[state.batch_axis : state.batch_axis + 1] != (spec.batch,):
                 raise states.section(i).wrong("shape", f"{spec.batch} (batch) along the axis {state.batch_axis}")
         return spec
 
