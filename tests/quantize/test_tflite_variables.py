@@ -14,6 +14,7 @@ from edgernn.devices.runner import open_model
 from edgernn.errors import ArtifactError, StepError
 from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.stepping import invoke_tflite
+from edgernn.quantize.target import CPU, Target, target_named
 from edgernn.quantize.tflite_variables import with_variables
 from edgernn.spec import STEPS, STREAMS, StreamSpec
 from edgernn.stream import Runner
@@ -136,10 +137,19 @@ def test_a_closed_runner_says_so(open_pair: Callable[..., Pair]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", [scheme.name for scheme in SCHEMES.values() if "tflite" in scheme.formats])
-def test_every_quantization_keeps_its_states_inside(scheme: str, open_pair: Callable[..., Pair]) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "target"),
+    [
+        *((scheme.name, CPU) for scheme in SCHEMES.values() if "tflite" in scheme.formats),
+        ("int8", target_named("integer-only", None)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_every_quantization_keeps_its_states_inside(
+    scheme: str, target: Target, open_pair: Callable[..., Pair]
+) -> None:
     """Two rates, windows that wait, integer states where the scheme has them, and three streams, each by itself."""
-    content, spec = lowered("delayed", batch=3).tflite(scheme)
+    content, spec = lowered("delayed", batch=3).tflite(scheme, target)
     pair = open_pair(content, spec)
     assert_same_bits(pair, noise(spec, 300))
     for runner in pair:
