@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from edgernn.errors import ConversionError, UsageError
 from edgernn.quantize.tflite_graph import TFLiteGraph
@@ -61,8 +62,16 @@ def target_named(name: str, floor: str | None = None) -> Target:
     return Target(name, floor)
 
 
+def _widens(graph: TFLiteGraph, op: Any) -> bool:
+    """Tell whether an operator is one whose version does not say what older runtimes lack."""
+    kinds = [graph.dtype(tensor) for tensor in (*op.inputs, *op.outputs)]
+    return graph.name(op) == "QUANTIZE" and kinds == ["int8", "int16"]
+
+
 def check_floor(graph: TFLiteGraph, floor: str) -> None:
     """Raise `ConversionError` naming what the oldest runtime would not take."""
+    if any(graph.dtype(tensor) == "int4" for tensor in range(graph.count())):
+        raise ConversionError(f"{floor} has no weights of 4 bits; choose --quantize int8, or no --runtime-floor")
     known = FLOORS[floor]
     newer = {
         f"{name} version {version} (it knows {f'up to {known[name]}' if name in known else 'none'})"
@@ -70,6 +79,8 @@ def check_floor(graph: TFLiteGraph, floor: str) -> None:
         for name, version in [(graph.name(op), graph.version(op))]
         if version > known.get(name, 0)
     }
+    if any(_widens(graph, op) for op in graph.operators):
+        newer.add("QUANTIZE from int8 to int16")
     if newer:
         raise ConversionError(
             f"{floor} refuses {', '.join(sorted(newer))}: replace these layers, choose another --quantize, or convert "

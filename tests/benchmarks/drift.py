@@ -32,7 +32,7 @@ from edgernn.quantize.stepping import invoke_tflite, open_tflite, steps
 from edgernn.quantize.target import CPU, Target
 from edgernn.text import table
 
-__all__ = ["Drift", "Network", "drift_of", "networks", "variants"]
+__all__ = ["OURS", "Drift", "Network", "drift_of", "networks", "pretrained_gru", "variants"]
 
 Array = NDArray[np.float32]
 STEPS, BLOCK = 5000, 100
@@ -93,14 +93,14 @@ def networks(runs: list[Path]) -> Iterator[Network]:
         top = layers.Dense(CLASSES, activation="softmax")
         model = keras.Sequential([keras.Input((None, FEATURES)), cell(UNITS, return_sequences=True), top])
         yield Network(f"{cell.__name__}-{UNITS}, untrained", model, noise[0], noise[1])
-    yield _pretrained_gru()
+    yield pretrained_gru()
     for folder in runs:
         frames = _joined(np.load(folder / "calibration.npz")["x"])
         dev = np.load(folder / "dev.npz")["x"]
         yield Network(folder.name, _recurrent_part(_load(folder)), frames, _joined(dev)[:STEPS])
 
 
-def _pretrained_gru() -> Network:
+def pretrained_gru() -> Network:
     """Return the GRU of the published network, on what its convolutions make of its calibration streams."""
     import keras
 
