@@ -123,7 +123,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         epilog="quantization: " + "; ".join(f"{s.name}: {s.about}" for s in SCHEMES.values()) + ".",
     )
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="a .keras or .onnx file, or the folder of a training run"
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="a .keras, .h5 or .onnx file, or the folder of a SavedModel or of a training run",
     )
     parser.add_argument(
         "-o",

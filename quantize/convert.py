@@ -168,6 +168,8 @@ class Prepared:
 def prepare(source: Source, options: Options, say: Say) -> Prepared:
     """Read the layers, derive the step, and ask the source for what it gives over a long stream."""
     say("reading the layers")
+    for remark in source.remarks:
+        say(remark)
     step = source.step(options.frames_per_step, options.batch, options.bounds)
     kept = replace(step, model=simplify(step.model))
     taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
@@ -217,6 +219,7 @@ def _manifest(source: Source, options: Options, built: Sequence[Built], reports:
         "training": {key: facts[key] for key in TRAINING if key in facts},
         "conversion": {
             "source": source.path.name,
+            "remarks": list(source.remarks),
             "source_sha256": source.sha256,
             "scheme": built[0].scheme.name,
             "target": options.target.name,

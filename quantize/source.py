@@ -20,15 +20,18 @@ from edgernn.files import read_file
 from edgernn.frontend import LogMel
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.from_keras import from_keras
-from edgernn.quantize.keras_file import load_keras
+from edgernn.quantize.keras_file import HDF5, load_keras
+from edgernn.quantize.keras_legacy import as_float32
 from edgernn.quantize.oracle import KerasOracle, Oracle
+from edgernn.quantize.saved_model import is_saved_model
 from edgernn.quantize.streaming import StepGraph, stream
+from edgernn.quantize.trace import functional
 from edgernn.spec import Reader
 
 if TYPE_CHECKING:
     from edgernn.quantize.onnx_source import OnnxChoices
 
-__all__ = ["KerasSource", "Source", "load_source"]
+__all__ = ["KerasSource", "Source", "load_source", "source_of"]
 
 MOST_FACTS = 64 * 2**20  # bytes
 
@@ -43,6 +46,8 @@ class Source(ABC):
     facts: Mapping[str, Any] = field(default_factory=dict)
     """`run.json` of a training run: labels, front end, decoder, accuracy, data."""
     calibration: Path | None = None
+    remarks: tuple[str, ...] = ()
+    """What is to be said of how the model is read."""
     dev: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None
     """Frames `(clips, frames, features)` and classes `(clips,)` that training did not learn from."""
 
@@ -78,7 +83,7 @@ class KerasSource(Source):
 
 
 def load_source(path: Path, choices: OnnxChoices | None = None) -> Source:
-    """Load a `.keras` file, a training run's folder, or a `.onnx` file and what is said of it.
+    """Load a Keras model (`.keras`, `.h5`, or the folder of a SavedModel), a training run's folder, or a `.onnx` file.
 
     Keras files are loaded in safe mode: no code in them is run. Raises `ConversionError` for a file that is not a
     model, `UsageError` for a path that is none of these.
@@ -87,23 +92,61 @@ def load_source(path: Path, choices: OnnxChoices | None = None) -> Source:
         from edgernn.quantize.onnx_source import OnnxChoices, load_onnx
 
         return load_onnx(path, choices or OnnxChoices())
-    folder = path if path.is_dir() else None
+    folder = path if path.is_dir() and not is_saved_model(path) else None
     file = path / "model.keras" if folder else path
-    if not file.is_file() or file.suffix != ".keras":
+    if not is_saved_model(file) and (not file.is_file() or file.suffix not in (".keras", *HDF5)):
         raise UsageError(
-            f"{path}: expected a .keras or .onnx file or the folder of a training run (with model.keras in it)"
+            f"{path}: expected a .keras, .h5 or .onnx file, or the folder of a SavedModel or of a training run (with "
+            "model.keras in it)"
         )
     facts = _facts(folder / "run.json") if folder else {}
     calibration = folder / "calibration.npz" if folder else None
+    model, remarks = _computed_in_float32(load_keras(file))
     return KerasSource(
-        model=load_keras(file),
+        model=model,
+        remarks=remarks,
         path=file,
-        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        sha256=_digest(file),
         name=str(facts.get("name") or file.stem),
         facts=facts,
         calibration=calibration if calibration and calibration.is_file() else None,
         dev=_dev(folder / "dev.npz") if folder else None,
     )
+
+
+def source_of(model: Any, name: str | None = None, inputs: Any = None) -> Source:
+    """Return a Keras model in hand as a source: the way for layers and models of one's own, whose code no file brings.
+
+    The `call` of a subclassed model must be written with Keras' layers and the functions of keras.ops; it is traced on
+    `inputs` (a keras.Input, or a list or dict of them) or else on frames like those that it was first called on.
+    Raises `ConversionError` where it was never called, `UnsupportedLayerError` where it cannot be traced.
+
+    >>> import keras
+    >>> source_of(keras.Sequential([keras.Input((None, 4)), keras.layers.GRU(3)]), "small").name
+    'small'
+    """
+    graph, remarks = _computed_in_float32(functional(model, inputs))
+    digest = hashlib.sha256()
+    for weight in graph.weights:
+        digest.update(f"{weight.path} {weight.shape}".encode() + np.asarray(weight).tobytes())
+    chosen = name or str(model.name)
+    return KerasSource(model=graph, remarks=remarks, path=Path(chosen), sha256=digest.hexdigest(), name=chosen)
+
+
+def _computed_in_float32(model: Any) -> tuple[Any, tuple[str, ...]]:
+    if not hasattr(model, "_flatten_layers"):
+        return model, ()
+    plain = as_float32(model)
+    said = "its layers compute in half precision (mixed_float16); here, in float32, as its weights are"
+    return plain, () if plain is model else (said,)
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all files in a folder in the order of their names."""
+    digest = hashlib.sha256()
+    for part in [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file()):
+        digest.update(part.read_bytes())
+    return digest.hexdigest()
 
 
 def _facts(path: Path) -> Mapping[str, Any]:

@@ -12,10 +12,47 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgernn.errors import UnsupportedLayerError
+from edgernn.errors import ConversionError, UnsupportedLayerError
 from edgernn.quantize.layer_call import Call, Tensor
 
-__all__ = ["Trace", "trace", "trace_layer"]
+__all__ = ["Trace", "functional", "trace", "trace_layer"]
+
+
+def functional(model: Any, inputs: Any = None) -> Any:
+    """Return a model as a Functional one: itself, or what the `call` of a subclassed one does on symbolic `inputs`.
+
+    Without `inputs` (a keras.Input, or a list or dict of them, as `call` takes them) these are frames of float32, of
+    the shapes that the model was first called on. Raises `ConversionError` for one that was never called, and
+    `UnsupportedLayerError` for one that cannot be traced.
+    """
+    import keras
+
+    if isinstance(model, keras.Sequential) or getattr(model, "inputs", None):
+        return model
+    entered = _as_called(model) if inputs is None else inputs
+    training = {"training": False} if getattr(model, "_call_has_training_arg", False) else {}
+    where = f"'{model.name}' ({type(model).__name__})"
+    return keras.Model(entered, _traced(lambda: model.call(entered, **training), where), name=model.name)
+
+
+def _as_called(model: Any) -> Any:
+    import keras
+
+    shapes = (getattr(model, "_build_shapes_dict", None) or {}).values()
+    if len(shapes) != 1:
+        raise ConversionError(
+            f"'{model.name}' is a model of a class of its own that was never called: call it on an example first, or "
+            "give its inputs"
+        )
+
+    def symbolic(shape: Any, name: str) -> Any:
+        if isinstance(shape, dict):
+            return {key: symbolic(item, key) for key, item in shape.items()}
+        if isinstance(shape, list) or (shape and not isinstance(shape[0], int | None)):
+            return [symbolic(item, f"{name}_{place}") for place, item in enumerate(shape)]
+        return keras.Input((None, *shape[2:]), name=name)
+
+    return symbolic(next(iter(shapes)), "frames")
 
 
 class Trace:
@@ -52,8 +89,13 @@ def trace(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], wh
         return inputs[-1]
 
     entered, named = keras.tree.map_structure(symbolic, (tuple(args), dict(kwargs)))
+    traced: Trace = _traced(lambda: Trace(inputs, values, function(*entered, **named)), where)
+    return traced
+
+
+def _traced(code: Callable[[], Any], where: str) -> Any:
     try:
-        return Trace(inputs, values, function(*entered, **named))
+        return code()
     except Exception as error:  # it is anybody's code
         raise UnsupportedLayerError(
             f"{where}: its code cannot be traced ({type(error).__name__}: {' '.join(str(error).split())[:160]}); "

@@ -66,7 +66,9 @@ def keras_outputs(model: Any, batches: list[Array]) -> list[Array]:
     for layer in model._flatten_layers():
         if getattr(layer, "stateful", False):
             layer.reset_state()
-    outputs = model(batches if len(batches) > 1 else batches[0], training=False)
+    structure = getattr(model, "_inputs_struct", None)  # a Sequential has none
+    fed = batches[0] if structure is None else keras.tree.pack_sequence_as(structure, list(batches))
+    outputs = model(fed, training=False)
     return [np.asarray(item, np.float32) for item in keras.tree.flatten(outputs)]
 
 
