@@ -35,6 +35,15 @@ for name, path, spec in json.load(sys.stdin):
 """
 
 
+def _with_states_inside(model: ModelFile, folder: Path) -> ModelFile:
+    from edgernn.quantize.tflite_variables import with_variables
+
+    content, spec = with_variables(model.path.read_bytes(), model.spec)
+    path = folder / f"{model.path.stem}_inside.tflite"
+    path.write_bytes(content)
+    return ModelFile("tflite", path, model.scheme, spec, len(content))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime has no wheel for Python 3.12 and later")
 def test_models_step_in_tflite_runtime(
@@ -44,6 +53,7 @@ def test_models_step_in_tflite_runtime(
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", "tflite-runtime==2.14.0", "numpy<2"], check=True)
     models = [model_file(name, "tflite") for name in ("lstm", "int8", "delay", "hold", "energy")]
+    models += [_with_states_inside(model, tmp_path) for model in models]
     given = json.dumps([(model.path.stem, str(model.path), model.spec.to_dict()) for model in models])
     result = subprocess.run(
         [python, "-W", "error", "-c", SCRIPT], cwd=ROOT, input=given, capture_output=True, text=True, check=False
