@@ -22,6 +22,7 @@ from edgernn.quantize.onnx_files.axes import Axes, find_axes
 from edgernn.quantize.onnx_files.importer import BATCH, TIME, Importer
 from edgernn.quantize.onnx_files.initial_states import begin_with_zeros, forget_zero_states
 from edgernn.quantize.onnx_files.layout import Layout
+from edgernn.quantize.onnx_files.loops import recognize_loops
 from edgernn.quantize.onnx_files.open_lengths import open_lengths
 from edgernn.quantize.onnx_files.probe import Probe
 from edgernn.quantize.onnx_files.session import Session, open_sizes
@@ -84,6 +85,7 @@ def from_onnx(
     """
     truth = model.clone()
     _check_unrolled(model)
+    recognize_loops(model, model.graph.inputs)
     forget_zero_states(model)
     begun = begin_with_zeros(model)
     frames = list(model.graph.inputs)

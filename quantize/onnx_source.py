@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgernn.errors import ConversionError, UsageError
+from edgernn.errors import ConversionError, EdgeRNNError, UsageError
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.from_onnx import NotASequenceError, OnnxSequence, from_onnx
 from edgernn.quantize.from_onnx_step import OnnxStep, from_onnx_step
@@ -113,6 +113,16 @@ class OnnxStepSource(Source):
 
 def load_onnx(path: Path, choices: OnnxChoices) -> Source:
     """Load an ONNX file; see `read_onnx`, `from_onnx` and `from_onnx_step` for what is refused."""
+    try:
+        return _load(path, choices)
+    except EdgeRNNError:
+        raise
+    except Exception as error:  # a file may be valid and still contradict itself in ways that nobody thought of
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConversionError(f"{path} cannot be brought into a graph over sequences: {reason}") from error
+
+
+def _load(path: Path, choices: OnnxChoices) -> Source:
     model = read_onnx(path)
     _fix(model, choices)
     states = find_states(model, choices.states)

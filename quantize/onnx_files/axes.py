@@ -28,6 +28,7 @@ class NoTimeAxisError(UsageError):
         self.inputs = inputs
 
 
+MOST_OTHERS = 24  # size of the other open axes while one is tried, where they cannot be one
 LENGTHS = ((24, 36), (240, 360), (4800, 7200))  # pairs of sizes that are tried: multiples of many strides
 
 
@@ -152,14 +153,18 @@ def _moving(
     evidence: Sequence[tuple[ir.Node, str, tuple[int, ...]]],
 ) -> Iterator[tuple[ir.Node, Group]]:
     """Give each node that has more frames to go through when a group of axes gets longer, and that group."""
-    sizes = {group: pair[0] for group in groups if group.declared is None}
-    base = probe(_shapes(frames, sizes))
-    for group in candidates if base else ():
-        longer = (group.declared or pair[0]) + pair[1] - pair[0]
-        run = probe(_shapes(frames, {**sizes, group: longer}))
-        for node, name, axes in evidence if run else ():
-            if base and run and any(_size(run, name, axis) != _size(base, name, axis) for axis in axes):
-                yield node, group
+    for group in candidates:
+        for others in (1, pair[0]) if pair[0] <= MOST_OTHERS else (1,):
+            sizes = {other: others for other in groups if other.declared is None}
+            first = group.declared or pair[0]
+            base = probe(_shapes(frames, {**sizes, group: first}))
+            run = probe(_shapes(frames, {**sizes, group: first + pair[1] - pair[0]})) if base else None
+            if not base or not run:
+                continue
+            for node, name, axes in evidence:
+                if any(_size(run, name, axis) != _size(base, name, axis) for axis in axes):
+                    yield node, group
+            break
 
 
 def _joined(groups: Sequence[Group]) -> list[Group]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from edgernn.quantize.onnx_files.session import Session, open_sizes
 
 __all__ = ["Probe", "Run", "Shapes", "independent"]
 
+MOST_ELEMENTS = 10**7  # of one input
 Shapes = Mapping[str, tuple[int, ...]]
 Run = dict[str, NDArray[Any]]
 """Every value by its name."""
@@ -35,7 +37,9 @@ class Probe:
         self._dtypes = {value.name: (value.dtype or ir.DataType.FLOAT).numpy() for value in model.graph.inputs}
 
     def __call__(self, shapes: Shapes) -> Run | None:
-        """Run once with inputs of these shapes; return None if the model cannot."""
+        """Run once with inputs of these shapes; return None if the model cannot, or they are beyond reason."""
+        if any(math.prod(shape) > MOST_ELEMENTS for shape in shapes.values()):
+            return None
         random = np.random.default_rng(0)
         fed = {
             name: random.standard_normal(shape).astype(np.float32)

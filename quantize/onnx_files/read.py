@@ -37,6 +37,7 @@ def read_onnx(path: Path) -> ir.Model:
         for tensor in _tensors(proto):
             onnx.numpy_helper.to_array(tensor)
         model = _plain(ir.from_proto(proto))
+        ir.to_proto(model)  # names that are no text are found only here
     except Exception as error:  # the checker and the converter raise whatever their C++ side met
         raise ConversionError(f"{path} is not a valid ONNX model: {' '.join(str(error).split())[:300]}") from error
     _check_domains(path, model)

@@ -22,10 +22,8 @@ REFUSED = {"lstm_bidirectional", "gru_bidirectional", "rnn_unrolled"}
 BOUNDED = {
     f"attention_{name}" for name in ("fused", "both_ways", "masked", "encoder", "places")
 }  # test_torch_attention
-WAITING: set[str] = set()
-FILES = sorted(
-    path.name for path in FOLDER.glob("*.onnx") if path.name.partition(".")[0] not in {*REFUSED, *WAITING, *BOUNDED}
-)
+PATHS = [*FOLDER.glob("*.dynamo.onnx"), *FOLDER.glob("*.script.onnx")]
+FILES = sorted(path.name for path in PATHS if path.name.partition(".")[0] not in {*REFUSED, *BOUNDED})
 EXPECTED = np.load(FOLDER / "expected.npz")
 
 
