@@ -96,6 +96,7 @@ def test_cells_are_wide_and_chains_of_products_are_not() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(r"ignore:\s*Warning. tf.lite.Interpreter is deprecated")  # the stock converter's own
 def test_trained_int8_does_not_drift_and_loses_a_third_of_what_the_stock_converter_loses() -> None:
     network = pretrained_gru()
     truth = network.model.predict(network.frames[None], verbose=0)[0]
