@@ -168,6 +168,7 @@ class _Entry:
 
 _RULES: dict[str, _Entry] = {}
 # zeros before them may stay unsaid
+NEVER = 1e9  # below any other score: Exp of it is zero
 _KEEPS_ZEROS = (
     *("AveragePool", "Conv", "ConvTranspose", "MaxPool", "Pad", "Reshape", "Resize", "Slice", "Squeeze", "Transpose"),
     "Unsqueeze",
@@ -256,6 +257,18 @@ class StepBuilder(Builder):
         joined = self.op("Concat", past.input, fresh, axis=timing.axis)
         past.output = self.cut(joined, timing.axis, timing.frames, timing.frames + frames)
         return joined if real else self.op("Cast", joined, to=int(original.dtype or ir.DataType.FLOAT))
+
+    def empty_places(self, shape: Sequence[int], axis: int, frames: int, hold_steps: int) -> ir.Value:
+        """Return zeros, but -1e9 where `remember` has no frame yet: to add to scores, so that their share is zero.
+
+        `shape` is that of the places kept, `axis` the one of the frames (the streams are along the first), of which a
+        step brings `frames`. What is kept is 0 or 1, which every quantization leaves as it is.
+        """
+        taken = self.state("taken", shape, hold_steps)
+        fresh = [frames if place == axis else size for place, size in enumerate(shape)]
+        joined = self.op("Concat", taken.input, self.constant(np.ones(fresh, np.float32), "taken"), axis=axis)
+        taken.output = self.cut(joined, axis, frames, frames + shape[axis])
+        return self.op("Mul", self.op("Sub", joined, self.constant(1.0, "one")), self.constant(NEVER, "never"))
 
     def approximate(self, bound: str, how: str) -> None:
         """Take down that the node at hand is approximated under the field `bound` of `Bounds`, and how."""

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from edgernn.quantize.graph import array_of, attribute, plain_attributes
 from edgernn.quantize.masks import by_distance, evaluate, sizes_for
 from edgernn.quantize.rules.lengths import Lengths
-from edgernn.quantize.streaming import Pending, StepBuilder, Stepped, refusal, together
+from edgernn.quantize.streaming import NEVER, Pending, StepBuilder, Stepped, refusal, together
 from edgernn.quantize.timing import Timing
 
 __all__ = ["ATTENTION", "Done", "Scores", "compares_frames"]
 
 ATTENTION = "attention"  # nodes whose scope ends in this stay in float when the rest is quantized
-EMPTY = -1e9  # added to the score of a place that holds no frame yet: its share is exactly zero
 LENGTHS = (32, 256, 1024)  # of the sequences that masks are tried on, until one is longer than what is seen
 ELEMENTWISE = (
     *("Abs", "Add", "Cast", "Clip", "Div", "Exp", "Identity", "IsNaN", "LeakyRelu", "Max", "Min", "Mul", "Neg", "Relu"),
@@ -228,15 +227,12 @@ def _with_past(pair: Pair, name: str, band: _Band, step: StepBuilder) -> ir.Valu
 
 def _places(timing: Timing, rank: int, band: _Band, step: StepBuilder) -> ir.Value | None:
     """Return what is added to scores: a place that is out of reach, or holds no frame yet, must have no share."""
-    outside = np.where(band.inside, 0.0, EMPTY).astype(np.float32) if band.frames > 1 else None
+    outside = np.where(band.inside, 0.0, -NEVER).astype(np.float32) if band.frames > 1 else None
     if band.held == 0:
         return None if outside is None else step.constant(outside, "outside")
     shape = [step.batch, *[1] * (rank - 2), band.held]
-    empty = step.state("empty", shape, timing.hold_steps, EMPTY)
-    fresh = step.constant(np.zeros([*shape[:-1], band.frames], np.float32), "taken")
-    joined = step.op("Concat", empty.input, fresh, axis=rank - 1)
-    empty.output = step.cut(joined, rank - 1, band.frames, band.frames + band.held)
-    return joined if outside is None else step.op("Add", joined, step.constant(outside, "outside"))
+    empty = step.empty_places(shape, rank - 1, band.frames, timing.hold_steps)
+    return empty if outside is None else step.op("Add", empty, step.constant(outside, "outside"))
 
 
 def _again(item: Done, known: Mapping[ir.Value, Known], step: StepBuilder) -> Known:

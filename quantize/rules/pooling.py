@@ -30,7 +30,7 @@ from edgernn.quantize.streaming import (
     summed_up,
 )
 
-__all__ = ["COUNT_LIMIT", "STATISTICS", "recent"]
+__all__ = ["COUNT_LIMIT", "LEAST", "STATISTICS", "recent"]
 
 COUNT_LIMIT = float(2**23)  # float32 still counts by ones here; beyond, the mean forgets slowly
 LEAST = float(np.finfo(np.float32).min)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgernn.quantize.graph import array_of, attribute, plain_attributes
-from edgernn.quantize.rules.pooling import COUNT_LIMIT, STATISTICS, recent
+from edgernn.quantize.rules.pooling import COUNT_LIMIT, LEAST, STATISTICS, recent
 from edgernn.quantize.streaming import (
     Pending,
     State,
@@ -30,7 +30,6 @@ from edgernn.quantize.timing import Timing
 
 __all__ = ["Shares"]
 
-NONE_YET = -1e9  # as a score: its share is exactly zero
 MOVES = ("Identity", "Squeeze", "Transpose", "Unsqueeze")
 
 
@@ -115,7 +114,15 @@ def _over_window(
     (first, score), (second, values) = pairs
     step.approximate("pooling_window", f"over the last {step.bounds.pooling_window} frames")
     step.scope = f"{step.scope}/{STATISTICS}"
-    softmax = step.op("Softmax", recent(score, first, step, NONE_YET), **plain_attributes(shares.softmax))
+    scores, timing, window = recent(score, first, step), score.timing, step.bounds.pooling_window
+    assert timing is not None
+    assert timing.axis is not None
+    assert window is not None
+    if window > timing.frames:
+        shape = [1] * len(first.shape or ())
+        shape[batch_axis(first, timing)], shape[timing.axis] = step.batch, window - timing.frames
+        scores = step.op("Add", scores, step.empty_places(shape, timing.axis, timing.frames, timing.hold_steps))
+    softmax = step.op("Softmax", scores, **plain_attributes(shares.softmax))
     return _contracted(shares, softmax, recent(values, second, step), step)
 
 
@@ -126,7 +133,7 @@ def _over_all(node: ir.Node, shares: Shares, pairs: Sequence[tuple[ir.Value, Ste
     assert values.timing is not None
     step.scope = f"{step.scope}/{STATISTICS}"
     axis = score.timing.axis
-    largest = _state("largest", first, replace(score.timing, frames=1), score.timing, NONE_YET, step)
+    largest = _state("largest", first, replace(score.timing, frames=1), score.timing, LEAST, step)
     newest = step.op("ReduceMax", score.value, axes=[axis], keepdims=1)
     largest.output = step.op("Max", largest.input, newest)
     fresh = step.op("Exp", step.op("Sub", score.value, largest.output))

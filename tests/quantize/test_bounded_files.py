@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 from keras import layers
 
@@ -12,7 +13,7 @@ from edgernn.quantize.bounds import Bounds, Chunked, Window
 from edgernn.quantize.convert import FORMATS, Options, convert
 from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.source import KerasSource
-from tests.quantize.networks import Build, chain, randomized
+from tests.quantize.networks import Build, chain, frames, randomized
 from tests.quantize.test_attention import encoder
 
 
@@ -25,6 +26,13 @@ def _pooled() -> Any:
     return randomized(chain(layers.GRU(24, return_sequences=True), layers.GlobalAveragePooling1D(), layers.Dense(5)))
 
 
+def attention_pooled() -> Any:
+    first = frames()
+    value = layers.GRU(24, return_sequences=True)(first)
+    shares = layers.Softmax(axis=1)(layers.Dense(1)(value))
+    return randomized(keras.Model(first, layers.Dense(5)(keras.ops.sum(shares * value, axis=1))))
+
+
 CASES: dict[str, tuple[Build, Bounds, str]] = {
     "both ways, float32": (_both_ways, Bounds(Chunked(4, 8)), "float32"),
     "both ways, int8": (_both_ways, Bounds(Chunked(4, 8)), "int8"),
@@ -32,6 +40,7 @@ CASES: dict[str, tuple[Build, Bounds, str]] = {
     "encoder, dynamic-int8": (lambda: encoder(width=32), Bounds(attention=Window(12)), "dynamic-int8"),
     "encoder, int8": (lambda: encoder(width=32), Bounds(attention=Window(12)), "int8"),
     "pooled, dynamic-int8": (_pooled, Bounds(pooling_window=30), "dynamic-int8"),
+    "attention pooled, int8": (attention_pooled, Bounds(pooling_window=30), "int8"),
 }
 
 

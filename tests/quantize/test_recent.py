@@ -18,7 +18,8 @@ from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.graph import Builder
 from edgernn.quantize.stepping import invoke_onnx
 from edgernn.quantize.streaming import stream
-from tests.quantize.networks import chain, randomized, streams_for
+from tests.quantize.networks import chain, keras_outputs, randomized, streams_for
+from tests.quantize.test_bounded_files import attention_pooled
 from tests.quantize.test_streaming import RANDOM, stepped
 
 POOLS: dict[str, Callable[..., Any]] = {"GlobalAveragePooling1D": np.mean, "GlobalMaxPooling1D": np.max}
@@ -106,6 +107,15 @@ def test_attention_pooling_is_the_softmax_over_frames(name: str, at_once: int, w
         seen = x[: (number + 1) * at_once][-(window or len(x)) :]
         truth = run({"x": seen[None]})["y"]
         np.testing.assert_allclose(found[number], truth.reshape(found[number].shape), rtol=1e-4, atol=1e-5)
+
+
+def test_keras_pools_with_attention() -> None:
+    """Shares by a Softmax layer over time, and a sum: over all frames so far it is Keras' own, for every beginning."""
+    model = attention_pooled()
+    (x,) = streams_for(model, 20)
+    found = stepped(stream(from_keras(model)), [x])[0]
+    for length in (1, 7, 20):
+        np.testing.assert_allclose(found[length - 1], keras_outputs(model, [x[None, :length]])[0][0], atol=1e-5)
 
 
 def test_scores_of_any_size_are_pooled() -> None:
