@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -44,7 +45,9 @@ class KerasOracle(Oracle):
         structure = getattr(self.model, "_inputs_struct", None)  # a Sequential has none
         try:
             fed = frames[0] if structure is None else keras.tree.pack_sequence_as(structure, list(frames))
-            outputs = self.model.predict_on_batch(fed)
+            with warnings.catch_warnings():  # a beginning of one frame is asked for on purpose
+                warnings.filterwarnings("ignore", "You are using a softmax over axis")
+                outputs = self.model.predict_on_batch(fed)
         except Exception as error:  # whatever the back end says, at length
             raise ConversionError(
                 f"'{self.model.name}' cannot be run on {frames[0].shape[1]} frames: "
