@@ -11,10 +11,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from keras import layers
 
-from edgernn.errors import UnsupportedLayerError
+from edgernn.errors import UnsupportedLayerError, UsageError
+from edgernn.quantize.bounds import Bounds
 from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.streaming import stream
-from tests.quantize.networks import FEATURES, Array, Build, chain, frames, keras_outputs, randomized
+from tests.quantize.networks import FEATURES, Array, Build, chain, frames, keras_outputs, randomized, streams_for
+from tests.quantize.test_resampling import u_net
+from tests.quantize.test_step_shape import lanes_for, outputs
 from tests.quantize.test_streaming import assert_streams, stepped
 
 RANDOM = settings(
@@ -143,6 +146,46 @@ def test_a_summary_of_what_saw_the_end_is_refused(build: Build) -> None:
 )
 def test_a_summary_of_what_did_not_see_the_end_is_exact(build: Build) -> None:
     assert_streams(randomized(build()))
+
+
+def test_edges_leave_out_what_looks_ahead_and_nothing_else() -> None:
+    """The mean of all frames whose look-ahead is there, and the state behind the last of these."""
+    first = frames()
+    conv = layers.Conv1D(4, 5, padding="same")
+    every = layers.GRU(3, return_sequences=True, name="every")(conv(first))
+    last = layers.GRU(3, name="last")(conv(first))
+    model = randomized(keras.Model(first, [layers.GlobalAveragePooling1D()(conv(first)), last]))
+    graph = stream(from_keras(model), bounds=Bounds(edges=True))
+    assert graph.spec().latency_frames == 2
+    assert len(graph.approximations) == 2
+    (array,) = streams_for(model, 30)
+    mean, state = stepped(graph, [array])
+    frame_by_frame = keras.Model(first, [conv(first), every])
+    frame_by_frame.get_layer("every").set_weights(model.get_layer("last").get_weights())
+    exact, states = (output[0] for output in keras_outputs(frame_by_frame, [array[None]]))
+    for number in range(2, 30):  # what frame number 27 and those before it give is settled when frame 29 is there
+        np.testing.assert_allclose(mean[number], exact[: number - 1].mean(0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(state[number], states[number - 2], rtol=1e-4, atol=1e-5)
+
+
+def test_edges_are_not_asked_for_where_nothing_looks_ahead() -> None:
+    with pytest.raises(UsageError, match="--approximate edges"):
+        stream(from_keras(chain(layers.GRU(3))), bounds=Bounds(edges=True))
+
+
+# several streams
+
+
+@pytest.mark.parametrize("build", [NETWORKS[name][0] for name in ("average", "max", "inception")] + [u_net])
+def test_each_stream_of_a_batch_is_as_alone(build: Build) -> None:
+    model = randomized(build())
+    graph = from_keras(model)
+    alone, together = stream(graph), stream(graph, batch=3)
+    fed = lanes_for(model, 12 * alone.frames_per_step)
+    found = outputs(together, fed, taken_apart=True)[0]
+    for lane in range(3):
+        one = outputs(alone, [array[lane] for array in fed], taken_apart=False)[0]
+        np.testing.assert_allclose(found[lane], one[0], rtol=1e-5, atol=1e-5)
 
 
 # random windows

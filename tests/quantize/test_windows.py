@@ -207,20 +207,28 @@ def wide_u_net() -> Any:
     return keras.Model(first, u_net(2, width=32)(layers.Dense(6)(first)))
 
 
+def wide(name: str) -> Any:
+    model = randomized(WIDE[name]())
+    for weight in model.weights:
+        if "depthwise" in weight.path and weight.ndim == 4:
+            weight.assign(weight * np.sqrt(weight.shape[2]))  # it sums over its window alone, not over the channels
+    return model
+
+
 WIDE = {"crnn": hello_crnn, "ds_cnn": hello_ds_cnn, "u_net": wide_u_net}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WIDE)
 def test_wide_networks_in_every_scheme(name: str) -> None:
-    model = randomized(WIDE[name]())
+    model = wide(name)
     graph = stream(from_keras(model))
     streams = streams_for(model, 60 * graph.frames_per_step)
     expected = expected_outputs(KerasOracle(model), graph, streams)
     content, spec = plain_tflite(replace(graph, model=simplify(graph.model)))
     names = Counter(operator["op_name"] for operator in open_tflite(content)._get_ops_details())
     assert names["TRANSPOSE"] == 0
-    for scheme, least_db in (("float32", 100), ("dynamic-int8", 28), ("int8", 20)):
+    for scheme, least_db in (("float32", 100), ("dynamic-int8", 24), ("int8", 20)):
         made = content, spec
         if scheme != "float32":
             made = quantized_tflite(content, spec, SCHEMES[scheme], [tuple(streams)])
