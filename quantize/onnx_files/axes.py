@@ -108,6 +108,8 @@ def _time(model: ir.Model, probe: Probe, frames: Sequence[ir.Value], groups: Seq
         tried = tried or list(_moving(probe, frames, groups, _joined(groups), pair, evidence))
     recurrent = [item for item in tried if item[0].op_type in RECURRENT]
     found = list(dict.fromkeys(group for _, group in recurrent or tried))
+    if len(found) > 1:  # a convolution over time and frequency goes along both: the one that may get longer is time
+        found = [group for group in found if group.declared is None] or found
     if not evidence:
         found = [group for group in groups if group.declared is None]
     if len(found) == 1:

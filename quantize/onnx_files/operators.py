@@ -343,7 +343,7 @@ def gated(node: ir.Node, graph: Importer) -> Sequence[ir.Value]:
 
 @imports("AveragePool", "Conv", "ConvTranspose", "MaxPool")
 def window(node: ir.Node, graph: Importer) -> Sequence[ir.Value]:
-    """With its padding said in numbers."""
+    """With its padding said in numbers, but where these depend on the length: the streaming rules know that."""
     place = attribute(node, "auto_pad", "NOTSET")
     attributes = {key: value for key, value in plain_attributes(node).items() if key not in ("auto_pad", "dilations")}
     axes = _rank(node, graph) - 2
@@ -352,9 +352,9 @@ def window(node: ir.Node, graph: Importer) -> Sequence[ir.Value]:
         if node.op_type == "AveragePool":
             raise refuse(node, "it pools with a dilation")
         attributes["dilations"] = dilations
-    if place.startswith("SAME"):
-        if set(strides) != {1}:
-            raise refuse(node, f"its padding ({place}) depends on the length", "pad by numbers")
+    if place.startswith("SAME") and set(strides) != {1}:
+        attributes["auto_pad"] = place
+    elif place.startswith("SAME"):
         kernel = attribute(node, "kernel_shape", None) or graph.array(node, node.inputs[1]).shape[2:]
         spans = [dilation * (size - 1) for dilation, size in zip(dilations, kernel, strict=True)]
         less, more = [span // 2 for span in spans], [span - span // 2 for span in spans]

@@ -104,7 +104,6 @@ def roll_window(
     assert timing.axis is not None
     given = timing.window(window.span, window.stride, window.before, window.after)
     past = given.delay * window.stride + window.before - timing.delay
-    needed = timing.frames - window.stride + window.span
     # with channels last: the layout of the frames themselves, and of TFLite
     sizes, axis = _channels_last(step_shape(original, timing, step.batch)), timing.axis - 1
     value = step.op("Transpose", source.value, perm=_channels_last(range(rank)))
@@ -113,12 +112,11 @@ def roll_window(
     if past < 0:
         value = step.cut(value, axis, -past, timing.frames)
     elif past > 0:
-        held = (*sizes[:axis], past, *sizes[axis + 1 :])
-        state = step.state("past", held, timing.hold_steps)
+        state = step.state("past", (*sizes[:axis], past, *sizes[axis + 1 :]), timing.hold_steps)
         value = step.op("Concat", begin(state.input, value, axis) if begin else state.input, value, axis=axis)
         state.output = step.cut(value, axis, timing.frames, timing.frames + past)
-    if timing.frames + past >= needed + window.stride:  # zeros before the sequence, for which nothing must be given
-        value = step.cut(value, axis, 0, needed)
+    if past >= window.span:  # zeros before the sequence, for which nothing must be given
+        value = step.cut(value, axis, 0, timing.frames - window.stride + window.span)
     return step.op("Transpose", value, perm=[0, rank - 1, *range(1, rank - 1)]), given
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,6 +21,7 @@ from edgernn.quantize.oracle import KerasOracle
 from edgernn.quantize.parity import expected_outputs, measure
 from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.simplify import simplify
+from edgernn.quantize.source import load_source
 from edgernn.quantize.stepping import invoke_onnx, invoke_tflite, open_tflite, steps
 from edgernn.quantize.streaming import StepGraph, stream
 from edgernn.quantize.to_tflite import plain_tflite, quantized_tflite
@@ -149,6 +151,17 @@ def test_a_summary_over_all_axes_is_what_the_evaluator_says() -> None:
         for number, found in enumerate(steps(invoke_onnx(content), step.spec(), [whole])):
             truth = reference(model, {"frames": whole[None, : number + 1]})[0]
             np.testing.assert_allclose(found["y"], truth, rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_over_time_and_frequency_is_read(tmp_path: Path) -> None:
+    """Of two axes that a convolution goes along, time is the open one; padding may depend on the length."""
+    path = tmp_path / "planes.onnx"
+    ir.save(over_both(operator("Conv", noise(3, 4, 3, 4), auto_pad="SAME_UPPER", strides=[2, 2])), path)
+    graph = stream(load_source(path).graph())
+    assert graph.frames_per_step == 2
+    whole = noise(LENGTH, BANDS, CHANNELS)
+    truth = on_whole_sequences(ir.load(path), whole)
+    assert_stepped(invoke_onnx(ir.to_proto(simplify(graph.model)).SerializeToString()), graph.spec(), whole, truth)
 
 
 REFUSED: dict[str, tuple[Emit, str]] = {
