@@ -124,6 +124,8 @@ def _noise(random: np.random.Generator, frames: int, item: TensorSpec) -> NDArra
     shape = (frames, *item.shape[2:])
     if np.dtype(item.dtype).kind == "f" and item.below is None:
         return _smooth(random, frames, int(np.prod(shape[1:]))).reshape(shape).astype(item.dtype)
+    if item.dtype == "bool":
+        return random.integers(0, 2, shape).astype(item.dtype)
     if item.below is None:
         raise UsageError(
             f"the input {item.name} takes whole numbers ({item.dtype}), and the model does not say which: give "

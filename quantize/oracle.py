@@ -67,11 +67,13 @@ def _free(model: Any) -> Any:
         return model
 
     def stateless(layer: Any) -> Any:
+        each = isinstance(layer, keras.layers.TimeDistributed)
+        if not each and not getattr(layer, "stateful", False):
+            return layer  # as it is, with code in it that no configuration holds
         config = layer.get_config()
         if "stateful" in config:
             config["stateful"] = False
-        kind = _all_frames_at_once() if isinstance(layer, keras.layers.TimeDistributed) else type(layer)
-        return kind.from_config(config)
+        return (_all_frames_at_once() if each else type(layer)).from_config(config)
 
     inputs = [
         keras.Input((None, *item.shape[2:]), name=item._keras_history.operation.name, dtype=item.dtype)

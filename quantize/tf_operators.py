@@ -119,9 +119,10 @@ def _slice(node: ir.Node, inputs: Sequence[Any]) -> Any:
     starts, stops, axes, *steps = (array_of(value).tolist() for value in node.inputs[1:])
     begin, size = [0] * len(inputs[0].shape), list(inputs[0].shape)
     where = [slice(None)] * len(size)
-    for start, stop, axis in zip(starts, stops, axes, strict=True):
-        begin[axis], size[axis] = start, min(stop, size[axis]) - start
-        where[axis] = slice(start, stop, steps[0][axes.index(axis)] if steps else 1)
+    for place, axis in enumerate(axes):
+        where[axis] = slice(starts[place], stops[place], steps[0][place] if steps else 1)
+        start, stop, _ = where[axis].indices(size[axis])  # counted from the beginning
+        begin[axis], size[axis] = start, stop - start
     plain = not steps or set(steps[0]) == {1}
     return tf.slice(inputs[0], begin, size) if plain else inputs[0][tuple(where)]
 
