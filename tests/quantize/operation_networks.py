@@ -11,7 +11,7 @@ from keras import layers, ops
 
 from tests.quantize.building import FEATURES, Build, chain, frames
 
-__all__ = ["OPERATIONS"]
+__all__ = ["OPERATIONS", "Gated"]
 
 
 def _all_of(table: dict[str, Callable[[Any], Any]]) -> Build:

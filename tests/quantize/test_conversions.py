@@ -18,10 +18,8 @@ CONVERTED = {
     "moving": "float32",
     "reducing": "float32",
     "normalizing": "float32",
-    "einsum_abcd,cde->abce": "float32",
     "cell_of_one's_own_behind_windows": "float32",
     "masked_words": "dynamic-int8",
-    "masked_stack_to_zero": "float32",
     "masked_gru": "int8",
 }
 

@@ -30,6 +30,8 @@ from tests.quantize.networks import (
     randomized,
     streams_for,
 )
+from tests.quantize.operation_networks import Gated
+from tests.quantize.recurrent_networks import Leaky
 
 BEGINNINGS = 3  # of a stream, for which the source is asked where an output is one value for the sequence
 
@@ -125,12 +127,20 @@ LAYER_KINDS: dict[str, Callable[[int, int, int], Any]] = {
     "batch": lambda span, factor, units: layers.BatchNormalization(),
     "layer": lambda span, factor, units: layers.LayerNormalization(),
     "average": lambda span, factor, units: layers.AveragePooling1D(span, strides=1),
+    "rms": lambda span, factor, units: layers.RMSNormalization(),
+    "einsum": lambda span, factor, units: layers.EinsumDense("...a,abc->...bc", (units, factor), activation="gelu"),
+    "own_layer": lambda span, factor, units: Gated(units),
+    "own_cell": lambda span, factor, units: layers.RNN(Leaky(units), return_sequences=True),
+    "stacked_cells": lambda span, factor, units: layers.RNN(
+        layers.StackedRNNCells([layers.GRUCell(units), layers.LSTMCell(span)]), return_sequences=True
+    ),
 }
 
 
 def grown(value: Any, kind: str, *numbers: int) -> Any:
-    """Put one drawn layer behind `value`."""
-    return BRANCHES[kind](value, *numbers) if kind in BRANCHES else LAYER_KINDS[kind](*numbers)(value)
+    """Put one drawn layer behind `value`; of several axes of features one is made."""
+    value = BRANCHES[kind](value, *numbers) if kind in BRANCHES else LAYER_KINDS[kind](*numbers)(value)
+    return value if len(value.shape) == 3 else layers.TimeDistributed(layers.Flatten())(value)
 
 
 HEADS = {
