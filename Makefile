@@ -17,7 +17,7 @@ CODE := edgernn edgernn/train edgernn/quantize edgernn/devices tests
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test slow lint format types contracts wheel bench compare clean
+.PHONY: help demo test slow arm lint format types contracts wheel bench compare clean
 
 help:  ## list the targets
 	sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -35,10 +35,13 @@ demo: $(READY)  ## convert a trained network, prove it, spot words in a recordin
 
 test: $(READY)  ## all tests but the slow ones, and the examples in the docstrings
 	$(warn_without_portaudio)
-	$(BIN)/pytest -m 'not slow' $(ARGS)
+	$(BIN)/pytest -m 'not slow and not arm' $(ARGS)
 
 slow: $(READY)  ## the tests that train, convert whole models, or build and install the wheel
 	$(BIN)/pytest -m slow $(ARGS)
+
+arm: $(READY)  ## artifacts of every scheme on an emulated 64-bit ARM board (needs Debian; 400 MB into .cache, once)
+	$(BIN)/pytest -m arm $(ARGS)
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check $(CODE)

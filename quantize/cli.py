@@ -25,6 +25,7 @@ from edgernn.text import table
 __all__ = ["main"]
 
 LEAST_PARITY_STEPS = 500
+MOST_DRIFT_STEPS = 1_000_000
 DEFAULT = "dynamic-int8"
 
 
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         check_picture(options.picture)
     if options.steps < LEAST_PARITY_STEPS:
         raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}")
+    if not 1 <= options.drift_steps <= MOST_DRIFT_STEPS:
+        raise UsageError(f"--drift-steps {options.drift_steps}: expected 1 to {MOST_DRIFT_STEPS:,}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it warns about a user cannot change
     from edgernn.quantize.choose import convert_best, read_goal, tell
@@ -63,6 +66,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         target=target,
         calibration=options.calibrate,
         parity_steps=options.steps,
+        drift_steps=options.drift_steps,
         seed=options.seed,
         name=options.name,
     )
@@ -168,6 +172,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         parser.add_argument_group("bounded forms of what needs the whole sequence (never used unless asked for)")
     )
     parser.add_argument("--steps", type=int, default=512, metavar="N", help="steps to compare over (default: 512)")
+    parser.add_argument(
+        "--drift-steps",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="steps that the drift certificate covers, for edgernn verify (default: 5000)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the generated input (default: 0)")
     parser.add_argument("--name", help="what the artifact is called (default: the model's name)")
     onnx = parser.add_argument_group("ONNX files", "what cannot be told from the file; each may be given several times")
