@@ -35,6 +35,7 @@ __all__ = [
 CERTIFICATE = "certificate.npz"
 LEVELS = 32767  # of a frame's value, either side of zero
 MOST_BYTES = 256 * 2**20  # of all arrays together; one that claims more was not made by us
+MOST_STEPS = 10**6  # seconds of stepping; more would be a way to make a machine busy for hours
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,10 @@ def read_certificate(artifact: Artifact) -> Certificate:
             raise made.wrong(kind, f"one of the formats of the program 'step': {', '.join(step)}")
     arrays = _Arrays(_load(artifact), where)
     spec = next(iter(step[kind].spec for kind in made))
-    steps = section.whole("steps", 1)
+    for kind in made:
+        if _taken_and_given(step[kind].spec) != _taken_and_given(spec):
+            raise made.wrong(kind, f"a file that takes and gives what {step[next(iter(made))].path.name} does")
+    steps = section.whole("steps", 1, MOST_STEPS)
     return Certificate(
         steps=steps,
         frames=_frames(arrays, spec),
@@ -200,6 +204,10 @@ def read_certificate(artifact: Artifact) -> Certificate:
         tolerance=section.positive("tolerance"),
         origin=section.text("origin"),
     )
+
+
+def _taken_and_given(spec: StreamSpec) -> list[tuple[str, tuple[int, ...]]]:
+    return [(tensor.name, tensor.shape) for tensor in (*spec.inputs, *spec.outputs)]
 
 
 def _made(read: Reader, spec: StreamSpec) -> Made:

@@ -306,11 +306,12 @@ class Reader:
             raise self.wrong(key, "a number above 0")
         return value
 
-    def whole(self, key: str, least: int = 0) -> int:
-        """Return a whole number of at least `least`."""
+    def whole(self, key: str, least: int = 0, most: int = LARGEST) -> int:
+        """Return a whole number of at least `least` and at most `most`."""
         value = self.values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
-            raise self.wrong(key, f"a whole number of at least {least}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            upper = f" and at most {most}" if isinstance(value, int) and value > most else ""
+            raise self.wrong(key, f"a whole number of at least {least}{upper}")
         return value
 
     def section(self, key: str, least: int = 0) -> Reader:

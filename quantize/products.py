@@ -38,11 +38,11 @@ def is_large(array: NDArray[Any]) -> bool:
 
 
 def bias_after(node: ir.Node) -> tuple[ir.Value, Floats] | None:
-    """Return the sum of a product and a bias, and the bias, where nothing else reads the product."""
+    """Return the sum of a product and a bias for each column, and the bias, where nothing else reads the product."""
     uses = node.outputs[0].consumers()
     if len(uses) != 1 or uses[0].op_type != "Add" or node.outputs[0].is_graph_output():
         return None
     other = next((v for v in uses[0].inputs if v is not node.outputs[0]), None)
-    if other is None or not other.is_initializer() or array_of(other).ndim != 1:
+    if other is None or not other.is_initializer() or array_of(other).shape != array_of(node.inputs[1]).shape[1:]:
         return None
     return uses[0].outputs[0], array_of(other)

@@ -56,6 +56,7 @@ class _Writer:
         self.graph, self.kinds, self.scales, self.form = graph, kinds, scales, form
         self.operators: list[Any] = []
         self.made: dict[Typed, int] = {}
+        self.stored: dict[tuple[int, str, bytes], int] = {}
         self.real = {tensor for tensor in range(graph.count()) if graph.dtype(tensor) == FLOAT}
         for tensor in self.real.intersection(graph.ends("input").values()):
             self._born(tensor, kinds.tensors[tensor])
@@ -108,7 +109,7 @@ class _Writer:
     def _constant(self, tensor: int, values: NDArray[Any], kind: str) -> int:
         scales = self.scales[tensor, kind]
         limits = np.iinfo(kind)
-        levels = np.rint(values / scales.scale) + scales.zero_point
+        levels = np.rint(values.astype(np.float64) / scales.scale) + scales.zero_point  # "no limit" is 3.4e38
         return self.graph.add(tensor, kind, scales, np.clip(levels, limits.min, limits.max).astype(kind).tobytes())
 
     def _hybrid_product(self, op: Any) -> None:
@@ -120,13 +121,11 @@ class _Writer:
             op.builtinOptions.asymmetricQuantizeInputs = True
         if name == "FULLY_CONNECTED" and self.form.bits == 4:
             scales = least_squares_scales(values, axis, 7)
-            op.inputs[weights] = self.graph.add(op.inputs[weights], "int4", scales, nibbles(_levels(values, scales, 7)))
+            op.inputs[weights] = self._stored(op.inputs[weights], "int4", scales, nibbles(_levels(values, scales, 7)))
         else:
             most = _channel_peaks(values, axis) / 127
             scales = Scales(most if per_channel else most.max(keepdims=True), axis=axis)
-            op.inputs[weights] = self.graph.add(
-                op.inputs[weights], INT8, scales, _levels(values, scales, 127).tobytes()
-            )
+            op.inputs[weights] = self._stored(op.inputs[weights], INT8, scales, _levels(values, scales, 127).tobytes())
         self.graph.set_version(op, HYBRID_VERSIONS[name][not per_channel])
 
     def _static_product(self, op: Any) -> None:
@@ -140,9 +139,16 @@ class _Writer:
             most = np.maximum(most, np.abs(added) / (input_scale * LARGEST_BIAS)).astype(np.float32)
             total = Scales(most * np.float32(input_scale))
             levels = np.rint(added.astype(np.float64) / total.scale).astype(np.int32)
-            op.inputs[bias] = self.graph.add(op.inputs[bias], "int32", total, levels.tobytes())
+            op.inputs[bias] = self._stored(op.inputs[bias], "int32", total, levels.tobytes())
         scales = Scales(most, axis=axis)
-        op.inputs[weights] = self.graph.add(op.inputs[weights], INT8, scales, _levels(values, scales, 127).tobytes())
+        op.inputs[weights] = self._stored(op.inputs[weights], INT8, scales, _levels(values, scales, 127).tobytes())
+
+    def _stored(self, tensor: int, dtype: str, scales: Scales, data: bytes) -> int:
+        """Return a constant in levels, added once: a cell that takes several frames a step reads it for each."""
+        key = (tensor, dtype, np.asarray(scales.scale, np.float32).tobytes())
+        if key not in self.stored:
+            self.stored[key] = self.graph.add(tensor, dtype, scales, data)
+        return self.stored[key]
 
     def _parameters(self, op: Any) -> tuple[Floats, int]:
         """Return the weights of a product, and which of their axes counts output channels."""

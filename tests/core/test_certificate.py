@@ -182,6 +182,7 @@ def test_broken_arrays_are_named(fault: str, tmp_path: Path, monkeypatch: pytest
 MALFORMED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "file": (lambda c: c.update(file="../../etc/passwd"), "certificate.file' is malformed: expected one of"),
     "steps": (lambda c: c.update(steps=0), "certificate.steps' is malformed"),
+    "hours of steps": (lambda c: c.update(steps=10**9), "certificate.steps' is malformed: .* at most 1000000, found"),
     "format": (lambda c: c["made"].update(tflite={}), "one of the formats of the program 'step': onnx"),
     "none": (lambda c: c.update(made={}), "certificate.made' is malformed"),
     "bounds": (lambda c: c["made"]["onnx"].update(bounds=[]), "one for each output: y"),
@@ -199,6 +200,21 @@ def test_a_malformed_section_is_named(fault: str, tmp_path: Path) -> None:
     path.write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match=reason):
         read_certificate(Artifact.open(tmp_path / "tiny"))
+
+
+def test_files_that_are_not_of_one_model_are_named(tmp_path: Path) -> None:
+    other = replace(SPEC, outputs=(TensorSpec("y", (1, 2, 5)),))
+    item = certificate()
+    item = replace(item, made={**item.made, "tflite": item.made["onnx"]})
+    programs = {
+        kind: {"file": f"step.{kind}", "scheme": "float32", "stream": spec.to_dict()}
+        for kind, spec in (("onnx", SPEC), ("tflite", other))
+    }
+    manifest = {"name": "two", "programs": {"step": programs}, "certificate": item.section()}
+    files = {"step.onnx": b"one", "step.tflite": b"other", CERTIFICATE: item.content()}
+    artifact = write_artifact(tmp_path / "two", manifest, files)
+    with pytest.raises(ArtifactError, match=r"'certificate.made.tflite' is malformed: .* what step.onnx does"):
+        read_certificate(artifact)
 
 
 X86 = "processor\t: 0\nflags\t\t: fpu vme avx2 fma avx2 sse4_1\n\nprocessor\t: 1\nflags\t\t: other\n"

@@ -81,9 +81,9 @@ class Lowered:
 
 
 @cache
-def lowered(name: str, batch: int = 1) -> Lowered:
+def lowered(name: str, batch: int = 1, frames_per_step: int | None = None) -> Lowered:
     model = randomized(NETWORKS[name]())
-    step = stream(from_keras(model), batch=batch)
+    step = stream(from_keras(model), batch=batch, frames_per_step=frames_per_step)
     kept = replace(step, model=simplify(step.model))
     taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
     streams = streams_for(model, LENGTH)

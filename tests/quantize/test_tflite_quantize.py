@@ -86,6 +86,17 @@ def test_what_has_no_integer_form_is_refused_by_layer_and_operator() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["dynamic-int8", "int4"])
+def test_a_step_of_several_frames_has_each_matrix_once(scheme: str) -> None:
+    content, spec = lowered("gru", frames_per_step=4).tflite(scheme)
+    graph = TFLiteGraph(content)
+    read = [op.inputs[1] for op in graph.operators if graph.name(op) == "FULLY_CONNECTED"]
+    assert (len(read), len(set(read))) == (2 + 4 * 2 + 1, 5), "of the input, of the state in each frame, of the output"
+    assert len(content) < len(lowered("gru").tflite(scheme)[0]) + 12_000
+    assert snr_db("gru", content, "tflite", spec) > 10
+
+
+@pytest.mark.slow
 def test_cells_are_wide_and_chains_of_products_are_not() -> None:
     content, _ = lowered("crnn").tflite("int8")
     graph = TFLiteGraph(content)
