@@ -233,14 +233,14 @@ def assert_random_windows(parts: list[Drawn], span: int, per_step: int) -> None:
     assert_streams(randomized(model), length=48, per_step=per_step)
 
 
-@settings(RANDOM, max_examples=10)
+@settings(RANDOM, max_examples=5)
 @given(*DRAWN)
 def test_random_windows(parts: list[Drawn], span: int, per_step: int) -> None:
     assert_random_windows(parts, span, per_step)
 
 
 @pytest.mark.slow
-@settings(RANDOM, max_examples=100)
+@settings(RANDOM, max_examples=60)
 @given(*DRAWN)
 def test_many_random_windows(parts: list[Drawn], span: int, per_step: int) -> None:
     assert_random_windows(parts, span, per_step)

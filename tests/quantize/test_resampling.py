@@ -114,14 +114,14 @@ def assert_random_rates(parts: list[tuple[str, int, int]], per_step: int) -> Non
     assert_streams(randomized(keras.Model(first, value)), length=36, per_step=per_step)
 
 
-@settings(RANDOM, max_examples=10)
+@settings(RANDOM, max_examples=5)
 @given(st.lists(RATES, min_size=1, max_size=4), st.integers(1, 2))
 def test_random_rates(parts: list[tuple[str, int, int]], per_step: int) -> None:
     assert_random_rates(parts, per_step)
 
 
 @pytest.mark.slow
-@settings(RANDOM, max_examples=100)
+@settings(RANDOM, max_examples=60)
 @given(st.lists(RATES, min_size=1, max_size=5), st.integers(1, 3))
 def test_many_random_rates(parts: list[tuple[str, int, int]], per_step: int) -> None:
     assert_random_rates(parts, per_step)

@@ -139,14 +139,14 @@ def assert_random_planes(parts: list[Drawn], per_step: int) -> None:
     assert_streams(randomized(keras.Model(first, value)), length=36, per_step=per_step)
 
 
-@settings(RANDOM, max_examples=6)
+@settings(RANDOM, max_examples=4)
 @given(st.lists(PLANES, min_size=1, max_size=3), st.integers(1, 2))
 def test_random_planes(parts: list[Drawn], per_step: int) -> None:
     assert_random_planes(parts, per_step)
 
 
 @pytest.mark.slow
-@settings(RANDOM, max_examples=80)
+@settings(RANDOM, max_examples=50)
 @given(st.lists(PLANES, min_size=1, max_size=4), st.integers(1, 2))
 def test_many_random_planes(parts: list[Drawn], per_step: int) -> None:
     assert_random_planes(parts, per_step)
