@@ -17,7 +17,7 @@ CODE := edgernn edgernn/train edgernn/quantize edgernn/devices tests
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test slow arm lint format types contracts wheel bench compare clean
+.PHONY: help demo test slow torch arm lint format types contracts wheel bench compare clean
 
 help:  ## list the targets
 	sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -35,10 +35,14 @@ demo: $(READY)  ## convert a trained network, prove it, spot words in a recordin
 
 test: $(READY)  ## all tests but the slow ones, and the examples in the docstrings
 	$(warn_without_portaudio)
-	$(BIN)/pytest -m 'not slow and not arm' $(ARGS)
+	$(BIN)/pytest -m 'not slow and not torch and not arm' $(ARGS)
 
 slow: $(READY)  ## the tests that train, convert whole models, or build and install the wheel
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m 'slow and not torch' $(ARGS)
+
+torch: $(READY)  ## the tests that build and export PyTorch modules; installs PyTorch
+	$(BIN)/python -m pip install --quiet --prefer-binary --editable '.[torch]' 'torch==2.13.0'
+	$(BIN)/pytest -m torch $(ARGS)
 
 arm: $(READY)  ## artifacts of every scheme on an emulated 64-bit ARM board (needs Debian; 400 MB into .cache, once)
 	$(BIN)/pytest -m arm $(ARGS)

@@ -33,7 +33,7 @@ LENGTHS = ((24, 36), (240, 360), (4800, 7200))  # pairs of sizes that are tried:
 
 
 @dataclass(frozen=True)
-class Group:
+class _Group:
     """Axes of inputs that have one size together: `(input, axis)`."""
 
     members: tuple[tuple[str, int], ...]
@@ -66,7 +66,7 @@ def find_axes(model: ir.Model, probe: Probe, frames: Sequence[ir.Value], asked: 
     return _runs(probe, frames, time)
 
 
-def _groups(frames: Sequence[ir.Value]) -> list[Group]:
+def _groups(frames: Sequence[ir.Value]) -> list[_Group]:
     """Put axes of one name together, and axes of one place and declared size."""
     members: dict[tuple[object, ...], list[tuple[str, int]]] = {}
     sizes: dict[tuple[object, ...], int | None] = {}
@@ -76,10 +76,10 @@ def _groups(frames: Sequence[ir.Value]) -> list[Group]:
             key: tuple[object, ...] = (name,) if name else (axis, size if isinstance(size, int) else None)
             members.setdefault(key, []).append((value.name or "", axis))
             sizes[key] = size if isinstance(size, int) and size > 0 else None
-    return [Group(tuple(pairs), sizes[key]) for key, pairs in members.items()]
+    return [_Group(tuple(pairs), sizes[key]) for key, pairs in members.items()]
 
 
-def _asked(groups: Sequence[Group], frames: Sequence[ir.Value], asked: Mapping[str, int]) -> Group:
+def _asked(groups: Sequence[_Group], frames: Sequence[ir.Value], asked: Mapping[str, int]) -> _Group:
     ranks = {value.name: len(value.shape or ()) for value in frames}
     for name, axis in asked.items():
         if name not in ranks:
@@ -97,12 +97,12 @@ def _asked(groups: Sequence[Group], frames: Sequence[ir.Value], asked: Mapping[s
         if pair[0] not in asked
     ]
     members = tuple(dict.fromkeys([*pairs, *others]))
-    return Group(members, next(group.declared for group in groups if members[0] in group.members))
+    return _Group(members, next(group.declared for group in groups if members[0] in group.members))
 
 
-def _time(model: ir.Model, probe: Probe, frames: Sequence[ir.Value], groups: Sequence[Group]) -> Group:
+def _time(model: ir.Model, probe: Probe, frames: Sequence[ir.Value], groups: Sequence[_Group]) -> _Group:
     evidence = list(_evidence(model))
-    tried: list[tuple[ir.Node, Group]] = []
+    tried: list[tuple[ir.Node, _Group]] = []
     for pair in LENGTHS if evidence else ():
         tried = tried or list(_moving(probe, frames, groups, groups, pair, evidence))
         tried = tried or list(_moving(probe, frames, groups, _joined(groups), pair, evidence))
@@ -149,11 +149,11 @@ def _evidence(model: ir.Model) -> Iterator[tuple[ir.Node, str, tuple[int, ...]]]
 def _moving(
     probe: Probe,
     frames: Sequence[ir.Value],
-    groups: Sequence[Group],
-    candidates: Sequence[Group],
+    groups: Sequence[_Group],
+    candidates: Sequence[_Group],
     pair: tuple[int, int],
     evidence: Sequence[tuple[ir.Node, str, tuple[int, ...]]],
-) -> Iterator[tuple[ir.Node, Group]]:
+) -> Iterator[tuple[ir.Node, _Group]]:
     """Give each node that has more frames to go through when a group of axes gets longer, and that group."""
     for group in candidates:
         for others in (1, pair[0]) if pair[0] <= MOST_OTHERS else (1,):
@@ -169,14 +169,14 @@ def _moving(
             break
 
 
-def _joined(groups: Sequence[Group]) -> list[Group]:
+def _joined(groups: Sequence[_Group]) -> list[_Group]:
     """Return the axes of one place together: files may have another name for each."""
-    places: dict[int, list[Group]] = {}
+    places: dict[int, list[_Group]] = {}
     for group in groups:
         for place in {axis for _, axis in group.members}:
             places.setdefault(place, []).append(group)
     return [
-        Group(tuple(pair for group in several for pair in group.members), several[0].declared)
+        _Group(tuple(pair for group in several for pair in group.members), several[0].declared)
         for several in places.values()
         if len(several) > 1
     ]
@@ -187,7 +187,7 @@ def _size(run: Run, name: str, axis: int) -> int:
     return shape[axis] if axis < len(shape) else 0
 
 
-def _shapes(frames: Sequence[ir.Value], sizes: Mapping[Group, int]) -> dict[str, tuple[int, ...]]:
+def _shapes(frames: Sequence[ir.Value], sizes: Mapping[_Group, int]) -> dict[str, tuple[int, ...]]:
     chosen = {pair: size for group, size in sizes.items() for pair in group.members}
     return {
         value.name or "": tuple(
@@ -198,7 +198,7 @@ def _shapes(frames: Sequence[ir.Value], sizes: Mapping[Group, int]) -> dict[str,
     }
 
 
-def _runs(probe: Probe, frames: Sequence[ir.Value], time: Group) -> Axes:
+def _runs(probe: Probe, frames: Sequence[ir.Value], time: _Group) -> Axes:
     axes = dict(time.members)
     missing = [value.name or "" for value in frames if value.name not in axes]
     if missing:

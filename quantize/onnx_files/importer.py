@@ -14,7 +14,7 @@ from edgernn.errors import UnsupportedLayerError
 from edgernn.quantize.graph import OPSET, Builder, array_of, plain_attributes
 from edgernn.quantize.onnx_files.probe import Run, independent
 
-__all__ = ["Importer", "imports", "refuse"]
+__all__ = ["BATCH", "TIME", "Importer", "copied", "imports", "refuse"]
 
 Import = Callable[[ir.Node, "Importer"], Sequence[ir.Value]]
 _TABLE: dict[str, Import] = {}
