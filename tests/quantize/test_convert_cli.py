@@ -242,9 +242,17 @@ FAILURES: dict[str, tuple[Prepare, int, str]] = {
     "empty file": (_file("model.keras", b""), 1, "cannot be loaded as a Keras model"),
     "truncated": (_truncated, 1, "cannot be loaded as a Keras model"),
     "bits flipped": (_flipped, 1, "cannot be loaded as a Keras model"),
-    "another kind of file": (_file("model.h5", b"\x89HDF"), 2, "expected a .keras file or the folder"),
-    "no file": (lambda folder, model: [folder / "nothing.keras", "-o", folder / "out"], 2, "expected a .keras file"),
-    "a folder without a model": (lambda folder, model: [folder, "-o", folder / "out"], 2, "expected a .keras file"),
+    "another kind of file": (_file("model.pt", b"PK"), 2, "expected a .keras, .h5 or .onnx file"),
+    "no file": (
+        lambda folder, model: [folder / "nothing.keras", "-o", folder / "out"],
+        2,
+        "expected a .keras, .h5 or .onnx file",
+    ),
+    "a folder without a model": (
+        lambda folder, model: [folder, "-o", folder / "out"],
+        2,
+        "expected a .keras, .h5 or .onnx file",
+    ),
     "unknown scheme": (_with("--quantize", "int5"), 2, "no quantization 'int5'"),
     "scheme of another format": (
         _with("--to", "tflite", "--quantize", "weights-int8"),
