@@ -82,7 +82,7 @@ class StateKeeper:
             wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
             raise ShapeError(
                 f"the snapshot is of another model, or of another number of streams: '{wrong[0]}' should be "
-                f"{expected.get(wrong[0])}, found {found.get(wrong[0])}"
+                f"{expected.get(wrong[0], 'not there')}, found {found.get(wrong[0], 'not there')}"
             )
 
     def chosen(self, stream: int | None) -> list[int]:

@@ -22,6 +22,7 @@ from edgernn.spec import Reader, StreamSpec, TensorSpec
 
 __all__ = [
     "CERTIFICATE",
+    "MOST_STEPS",
     "Bound",
     "Certificate",
     "Drift",

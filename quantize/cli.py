@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgernn.artifact import MANIFEST, Artifact
+from edgernn.certificate import MOST_STEPS
 from edgernn.errors import UsageError
 from edgernn.files import read_file
 from edgernn.progress import Progress
@@ -25,7 +26,6 @@ from edgernn.text import table
 __all__ = ["main"]
 
 LEAST_PARITY_STEPS = 500
-MOST_DRIFT_STEPS = 1_000_000
 DEFAULT = "dynamic-int8"
 
 
@@ -42,8 +42,10 @@ def main(arguments: Sequence[str], prog: str) -> int:
         check_picture(options.picture)
     if options.steps < LEAST_PARITY_STEPS:
         raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}")
-    if not 1 <= options.drift_steps <= MOST_DRIFT_STEPS:
-        raise UsageError(f"--drift-steps {options.drift_steps}: expected 1 to {MOST_DRIFT_STEPS:,}")
+    if not 1 <= options.drift_steps <= MOST_STEPS:
+        raise UsageError(f"--drift-steps {options.drift_steps}: expected 1 to {MOST_STEPS:,}")
+    if options.embed_frontend and target.integer_only:
+        raise UsageError("--embed-frontend computes in float, which --target integer-only rules out: leave out one")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it warns about a user cannot change
     from edgernn.quantize.choose import convert_best, read_goal, tell

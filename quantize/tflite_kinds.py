@@ -22,7 +22,18 @@ from edgernn.quantize.products import FRONT_END
 from edgernn.quantize.tflite_graph import TFLiteGraph
 from edgernn.quantize.tflite_kernels import HYBRID_VERSIONS, INTEGER_KERNELS, MOVES, PRODUCTS, parameter_places
 
-__all__ = ["FLOAT", "HYBRID", "INT8", "INT16", "Kinds", "decide", "in_front_end", "is_product", "signals"]
+__all__ = [
+    "FLOAT",
+    "HYBRID",
+    "INT8",
+    "INT16",
+    "LEAST_WEIGHTS",
+    "Kinds",
+    "decide",
+    "in_front_end",
+    "is_product",
+    "signals",
+]
 
 FLOAT, HYBRID, INT8, INT16 = "float32", "hybrid", "int8", "int16"
 LEAST_WEIGHTS = 1024  # smaller ones stay in float where the file may hold floats: there is nothing to win

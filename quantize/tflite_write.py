@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgernn.quantize.tflite_graph import Scales, TFLiteGraph
 from edgernn.quantize.tflite_kernels import FIXED, HYBRID_VERSIONS, parameter_places, version_for
-from edgernn.quantize.tflite_kinds import FLOAT, HYBRID, INT8, Kinds, is_product
+from edgernn.quantize.tflite_kinds import FLOAT, HYBRID, INT8, LEAST_WEIGHTS, Kinds, is_product
 from edgernn.quantize.tflite_scales import Typed
 
 __all__ = ["Weights", "least_squares_scales", "nibbles", "rewrite"]
@@ -63,6 +63,9 @@ class _Writer:
 
     def convert(self, op: Any, kind: str) -> None:
         """Append an operator, computing in `kind`, behind the conversions that its inputs need."""
+        if kind == FLOAT and self._looks_up(op):
+            self._lookup(op)
+            return
         if kind == HYBRID:
             self._hybrid_product(op)
             kind = FLOAT
@@ -149,6 +152,24 @@ class _Writer:
         if key not in self.stored:
             self.stored[key] = self.graph.add(tensor, dtype, scales, data)
         return self.stored[key]
+
+    def _looks_up(self, op: Any) -> bool:
+        table = self.graph.constant(op.inputs[0]) if self.graph.name(op) == "GATHER" else None
+        return table is not None and op.inputs[0] in self.real and table.size >= LEAST_WEIGHTS
+
+    def _lookup(self, op: Any) -> None:
+        """Store the table of an embedding in 8 bits; what is taken out of it becomes float."""
+        table, (result,) = op.inputs[0], op.outputs
+        values = self.graph.constant(table)
+        assert values is not None
+        scales = Scales(max(float(np.abs(values).max()), SMALLEST) / 127)
+        taken = self.graph.add(result, INT8, scales, suffix=";levels")
+        op.inputs[0] = self._stored(table, INT8, scales, _levels(values, scales, 127).tobytes())
+        op.outputs = [taken]
+        self.graph.set_version(op, version_for("GATHER", INT8, self.graph.version(op)))
+        dequantize = self.graph.operator("DEQUANTIZE", version_for("DEQUANTIZE", INT8), [taken], [result])
+        self.operators += [op, dequantize]
+        self._born(result, FLOAT)
 
     def _parameters(self, op: Any) -> tuple[Floats, int]:
         """Return the weights of a product, and which of their axes counts output channels."""

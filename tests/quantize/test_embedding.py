@@ -16,7 +16,10 @@ from edgernn.errors import DataError, ShapeError
 from edgernn.quantize.cli import main
 from edgernn.quantize.examples import read_streams
 from edgernn.quantize.from_keras import from_keras
+from edgernn.quantize.schemes import SCHEMES
+from edgernn.quantize.stepping import invoke_tflite, steps
 from edgernn.quantize.streaming import stream
+from edgernn.quantize.to_tflite import plain_tflite, quantized_tflite
 from edgernn.spec import StreamSpec
 from edgernn.stream import FrameStream
 from tests.quantize.building import randomized
@@ -78,6 +81,20 @@ def test_examples_are_matched_by_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "beyond.npz", frames=frames, words=numbers * 3)
     with pytest.raises(DataError, match=r"beyond.npz: the input 'words' takes numbers from 0 to 10, found 0 to 12"):
         read_streams(tmp_path / "beyond.npz", inputs, None)
+
+
+@pytest.mark.slow
+def test_a_table_of_words_is_in_eight_bits_where_weights_are() -> None:
+    first = words()
+    value = layers.Dense(5)(layers.GRU(8, return_sequences=True)(layers.Embedding(1000, 16)(first)))
+    model = randomized(keras.Model(first, value))
+    plain, spec = plain_tflite(stream(from_keras(model)))
+    said = np.random.default_rng(0).integers(0, 1000, 60).astype(np.int32)
+    for scheme in ("dynamic-int8", "int8", "int4"):
+        content, spec = quantized_tflite(plain, spec, SCHEMES[scheme], [(said,)])
+        assert len(content) < len(plain) - 40_000, scheme
+        rows = np.concatenate([step[spec.outputs[0].name][0] for step in steps(invoke_tflite(content), spec, [said])])
+        np.testing.assert_allclose(rows, cut(model, said), atol=0.05, err_msg=scheme)
 
 
 @pytest.fixture(scope="module")
