@@ -56,6 +56,7 @@ def _by_frame(output: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
 def variants(bounds: Bounds) -> tuple[str, list[tuple[int, Bounds]]]:
     """Return which bound is varied, and the values to try: powers of two, and last the one asked for.
 
+    >>> from edgernn.quantize.bounds import Window
     >>> [value for value, _ in variants(Bounds(attention=Window(12)))[1]]
     [1, 2, 4, 8, 12]
     """

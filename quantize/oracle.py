@@ -42,9 +42,8 @@ class KerasOracle(Oracle):
         """Call the model; raise `ConversionError` where it cannot run on so many frames."""
         import keras
 
-        structure = getattr(self.model, "_inputs_struct", None)  # a Sequential has none
         try:
-            fed = frames[0] if structure is None else keras.tree.pack_sequence_as(structure, list(frames))
+            fed = _as_inputs(self.model, frames)
             with warnings.catch_warnings():  # a beginning of one frame is asked for on purpose
                 warnings.filterwarnings("ignore", "You are using a softmax over axis")
                 outputs = self.model.predict_on_batch(fed)
@@ -54,6 +53,14 @@ class KerasOracle(Oracle):
                 f"{one_line(' '.join(str(error).split())[-200:])}"
             ) from error
         return [np.asarray(output) for output in keras.tree.flatten(outputs)]
+
+
+def _as_inputs(model: Any, arrays: Sequence[Any]) -> Any:
+    """Return one for each input in the structure that the model was made with: alone, in a list, in a dict."""
+    import keras
+
+    structure = getattr(model, "_inputs_struct", None)  # a Sequential has none
+    return arrays[0] if structure is None else keras.tree.pack_sequence_as(structure, list(arrays))
 
 
 def _free(model: Any) -> Any:
@@ -80,9 +87,7 @@ def _free(model: Any) -> Any:
         for item in model.inputs
     ]
     try:
-        free = keras.models.clone_model(
-            model, input_tensors=inputs if len(inputs) > 1 else inputs[0], clone_function=stateless
-        )
+        free = keras.models.clone_model(model, input_tensors=_as_inputs(model, inputs), clone_function=stateless)
         free.set_weights(model.get_weights())
     except Exception as error:  # whatever a layer says of a length that it does not know
         raise ConversionError(

@@ -385,13 +385,14 @@ def together(
     ]
 
 
-def summed_up(node: ir.Node, source: Stepped, step: StepBuilder, whole_steps: bool = True) -> Stepped:
+def summed_up(
+    node: ir.Node, original: ir.Value | None, source: Stepped, step: StepBuilder, whole_steps: bool = True
+) -> Stepped:
     """Return a sequence of which a summary (its last frame, its mean) is what the source says for all frames so far.
 
-    `whole_steps` asks for its first frame to be the first of a step. Raises `UnsupportedLayerError` where the source
-    knows something of its last frames that no stream can: that zeros stand behind them.
+    `node` sums it up; `whole_steps` asks for its first frame to be the first of a step. Raises `UnsupportedLayerError`
+    where the source knows something of its last frames that no stream can: that zeros stand behind them.
     """
-    original = node.inputs[0]
     assert original is not None
     source = step.settle(source, original)
     source = step.align(source, original) if whole_steps else source

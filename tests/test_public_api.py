@@ -20,8 +20,8 @@ FOLDERS = {
     "edgernn.quantize": "quantize",
     "edgernn.devices": "devices",
 }
-# A function under one of these decorators is looked up in a table; nobody imports it.
-INTO_A_TABLE = ("imports(", "rule(", "emits(")
+# What is under one of these decorators is looked up in a table; nobody imports it.
+INTO_A_TABLE = ("imports(", "rule(", "emits(", "register")
 
 
 def public_modules() -> dict[str, Path]:

@@ -15,7 +15,7 @@ from keras import layers, ops
 
 from edgernn.errors import UsageError
 
-__all__ = ["BITS", "quantization_aware", "settle"]
+__all__ = ["BITS", "eight_bits", "quantization_aware", "rounded", "settle"]
 
 BITS = {"int8": 8, "int4": 4}
 """Bits of a weight in each scheme that can be trained for; what weights multiply has eight in both."""

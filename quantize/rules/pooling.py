@@ -132,7 +132,7 @@ def pool_over_time(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBu
         return [Stepped(step.op(reduce, source.value, axes=axes, keepdims=int(keep)), source.timing.on_axis(moved))]
     if batch_axis(original, source.timing) in axes:
         raise refusal(node, "it pools over the batch, too", "pool over time and features alone")
-    source = summed_up(node, source, step)
+    source = summed_up(node, original, source, step)
     assert source.timing is not None
     kind = _OVER_WINDOW if step.bounds.pooling_window else _OVER_ALL
     return [Stepped(kind[reduce](_Pooled(original, source, axes, keep), step), source.timing.on_axis(None))]

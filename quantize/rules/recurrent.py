@@ -31,7 +31,7 @@ def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
     if is_backward(node):
         return backward(node, inputs, [_initial(node, place) for place in places], step)
     if any(output.consumers() or output.is_graph_output() for output in node.outputs[1:]):
-        source = summed_up(node, source, step)
+        source = summed_up(node, node.inputs[0], source, step)
     source = step.align(source, node.inputs[0])
     timing = source.timing
     assert timing is not None

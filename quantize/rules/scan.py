@@ -23,9 +23,8 @@ def scan(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> 
     if any(value for name in AXES for value in attribute(node, name, [])):
         raise refusal(node, "it goes backwards, or along another axis than the first", "let it go forwards")
     body, count = node.attributes["body"].as_graph(), len(inputs) - int(attribute(node, "num_scan_inputs", 1))
-    sequences, timing = _aligned(node, inputs, count, step)
-    if any(output.consumers() or output.is_graph_output() for output in node.outputs[:count]):
-        sequences = [summed_up(node, item, step) for item in sequences]
+    final = any(output.consumers() or output.is_graph_output() for output in node.outputs[:count])
+    sequences, timing = _aligned(node, inputs, count, final, step)
     names = [value.name or "state" for value in body.inputs]
     states = [_state(node, inputs[place], names[place], timing, step) for place in range(count)]
     carried, rows = [state.input for state in states], list[list[ir.Value]]()
@@ -40,22 +39,22 @@ def scan(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> 
     axis = step.constant([0], "axis")
     stacks = [[step.op("Unsqueeze", value, axis) for value in row] for row in zip(*rows, strict=True)]
     every = [step.op("Concat", *stack, axis=0) for stack in stacks]
-    final = replace(timing, axis=None)
-    return [*(Stepped(value, final) for value in carried), *(Stepped(value, timing) for value in every)]
+    summary = replace(timing, axis=None)
+    return [*(Stepped(value, summary) for value in carried), *(Stepped(value, timing) for value in every)]
 
 
 def _aligned(
-    node: ir.Node, inputs: Sequence[Stepped | None], count: int, step: StepBuilder
+    node: ir.Node, inputs: Sequence[Stepped | None], count: int, final: bool, step: StepBuilder
 ) -> tuple[list[Stepped], Timing]:
-    """Bring the sequences to the same frame, and that to the beginning of a step."""
+    """Bring the sequences to the same frame, and that to the beginning of a step; `final` states sum them up."""
     values, timing = merge(node, [*[None] * count, *inputs[count:]], step)
     if timing is None or any(item is None or item.timing is None or item.timing.axis != 0 for item in inputs[count:]):
         raise refusal(node, "time is not the axis that it goes along", "let it go along time")
-    met = [
-        (Stepped(value, timing.on_axis(0)), original)
-        for value, original in zip(values, node.inputs[count:], strict=True)
-    ]
-    aligned = [step.align(item, original) for item, original in met if original is not None]
+    aligned = []
+    for value, original in zip(values, node.inputs[count:], strict=True):
+        item = Stepped(value, timing.on_axis(0))
+        if original is not None:
+            aligned.append(summed_up(node, original, item, step) if final else step.align(item, original))
     assert aligned[0].timing is not None
     return aligned, aligned[0].timing
 

@@ -100,7 +100,7 @@ def last_frame(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilde
     if index.shape != () or int(index) != -1:
         raise refusal(node, f"it takes frame {index} of the sequence", "only the last frame (-1) exists in a stream")
     assert inputs[0] is not None
-    value, timing = _first([summed_up(node, inputs[0], step, whole_steps=False)])
+    value, timing = _first([summed_up(node, node.inputs[0], inputs[0], step, whole_steps=False)])
     newest = step.op("Gather", value, step.constant(np.array(timing.frames - 1), "newest"), axis=timing.axis)
     return [Stepped(newest, timing.on_axis(None))]
 

@@ -100,8 +100,9 @@ def _pooled(node: ir.Node, shares: Shares, step: StepBuilder) -> Stepped:
     """Give the sum over time of a sequence times its shares."""
     assert shares.weighted is not None
     assert shares.softmax.inputs[0] is not None
-    score = summed_up(shares.softmax, shares.score, step)
-    pairs = together(node, [(shares.softmax.inputs[0], score), shares.weighted], step)
+    met = ((shares.softmax, shares.softmax.inputs[0], shares.score), (node, *shares.weighted))
+    whole = [(original, summed_up(at, original, item, step)) for at, original, item in met]
+    pairs = together(node, whole, step)
     timing = pairs[0][1].timing
     assert timing is not None
     pool = _over_window if step.bounds.pooling_window else _over_all

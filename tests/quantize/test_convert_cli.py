@@ -242,6 +242,7 @@ FAILURES: dict[str, tuple[Prepare, int, str]] = {
     "empty file": (_file("model.keras", b""), 1, "cannot be loaded as a Keras model"),
     "truncated": (_truncated, 1, "cannot be loaded as a Keras model"),
     "bits flipped": (_flipped, 1, "cannot be loaded as a Keras model"),
+    "garbled HDF5": (_file("model.h5", b"\x89HDF"), 1, "cannot be read as a Keras HDF5 file"),
     "another kind of file": (_file("model.pt", b"PK"), 2, "expected a .keras, .h5 or .onnx file"),
     "no file": (
         lambda folder, model: [folder / "nothing.keras", "-o", folder / "out"],
