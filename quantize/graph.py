@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from edgernn.errors import ConversionError
+from edgernn.text import one_line
 
 __all__ = [
     "IR_VERSION",
@@ -152,7 +153,13 @@ def evaluate(node: ir.Node, inputs: Sequence[ir.Value | None]) -> list[NDArray[A
         [onnx.ValueInfoProto(name=name) for name in results],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
-    return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, arrays)]
+    try:
+        return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, arrays)]
+    except Exception as error:  # of a malformed file: whatever NumPy says of shapes and types that do not fit
+        name = node.name or node.op_type
+        raise ConversionError(
+            f"{name} ({node.op_type}) cannot be computed of its constants: {one_line(error)}"
+        ) from error
 
 
 def identifier(name: str) -> str:

@@ -459,7 +459,8 @@ def _apply(node: ir.Node, mapped: dict[ir.Value, Stepped], builder: StepBuilder)
     pending = next((item for item in inputs if isinstance(item, Pending)), None)
     if pending is not None:
         return pending.follow(node, inputs, builder)
-    if inputs and node.domain == "" and all(item is None or item.timing is None for item in inputs):
+    whole = not any(item.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for item in node.attributes.values())
+    if inputs and whole and node.domain == "" and all(item is None or item.timing is None for item in inputs):
         return [Stepped(builder.constant(array)) for array in evaluate(node, values_of(inputs))]
     entry = _RULES.get(node.op_type)
     if entry is None or node.domain not in ("", "ai.onnx"):

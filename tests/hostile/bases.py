@@ -6,6 +6,7 @@ import wave
 from pathlib import Path
 
 import numpy as np
+import onnx
 from keras import layers
 
 from edgernn.artifact import Artifact, write_artifact
@@ -14,6 +15,7 @@ from edgernn.devices.runner import open_model
 from edgernn.machine import describe_processor
 from tests.devices.conftest import write_energy_artifact
 from tests.hostile.case import Bases
+from tests.hostile.onnx_files import sound
 from tests.quantize.networks import FEATURES, chain, randomized
 
 __all__ = ["make_bases"]
@@ -27,6 +29,7 @@ def make_bases(folder: Path) -> Bases:
     model.save(folder / "words.keras")
     model.save(folder / "words.h5")
     np.savez(folder / "frames.npz", np.random.default_rng(0).normal(size=(600, FEATURES)).astype(np.float32))
+    onnx.save(sound(), folder / "words.onnx")
     _write_wav(folder / "clip.wav")
     return Bases(
         keras=folder / "words.keras",

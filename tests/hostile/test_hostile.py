@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import artifacts, data_files, keras_files
+from tests.hostile import artifacts, data_files, keras_files, onnx_files
 from tests.hostile.bases import make_bases
 from tests.hostile.case import Bases, Case
 from tests.hostile.worker import Worker
 
 CASES: dict[str, Case] = {}
-for name, case in itertools.chain(artifacts.cases(), keras_files.cases(), data_files.cases()):
+for name, case in itertools.chain(artifacts.cases(), keras_files.cases(), onnx_files.cases(), data_files.cases()):
     assert name not in CASES, name
     CASES[name] = case
 
@@ -38,7 +38,10 @@ def test_there_are_enough() -> None:
     assert len(CASES) >= 200
 
 
-@pytest.mark.parametrize("name", CASES)
+# Together they take minutes on a busy machine: one in eight is enough for a first look.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if place % 8 else ()) for place, name in enumerate(CASES)]
+)
 def test_it_is_refused_with_one_message(name: str, bases: Bases, worker: Worker, tmp_path: Path) -> None:
     folder = tmp_path / "case"
     (folder / "tmp").mkdir(parents=True)
