@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from edgernn.quantize.from_onnx import NotASequenceError, OnnxSequence, from_onn
 from edgernn.quantize.from_onnx_step import OnnxStep, from_onnx_step
 from edgernn.quantize.onnx_files.axes import NoTimeAxisError
 from edgernn.quantize.onnx_files.initial_states import initial_states
+from edgernn.quantize.onnx_files.layout import Layout
 from edgernn.quantize.onnx_files.own_states import find_states, states_by_shape
 from edgernn.quantize.onnx_files.read import read_onnx
 from edgernn.quantize.oracle import Oracle
@@ -111,6 +112,14 @@ class OnnxStepSource(Source):
         return self.stepped.oracle
 
 
+def _moved(layouts: Mapping[str, Layout]) -> tuple[str, ...]:
+    return tuple(
+        f"{name} is {layout} in the file, and (batch, time, features...) here"
+        for name, layout in layouts.items()
+        if (layout.batch, layout.time) != (0, 1)
+    )
+
+
 def load_onnx(path: Path, choices: OnnxChoices) -> Source:
     """Load an ONNX file; see `read_onnx`, `from_onnx` and `from_onnx_step` for what is refused."""
     try:
@@ -133,13 +142,15 @@ def _load(path: Path, choices: OnnxChoices) -> Source:
     }
     if set(states) <= {value.name for value in initial_states(model)}:
         try:
-            return OnnxSource(sequence=from_onnx(model.clone(), choices.time_axes, states), **known)
+            sequence = from_onnx(model.clone(), choices.time_axes, states)
+            return OnnxSource(sequence=sequence, remarks=_moved(sequence.layouts), **known)
         except NotASequenceError:
             pass
         except NoTimeAxisError as error:
             states |= states_by_shape(model, error.inputs, states)
     stepped = from_onnx_step(model, states, choices.time_axes, choices.frames_per_step)
-    return OnnxStepSource(stepped=stepped, **known)
+    remarks = ("the file is a step with states of its own, and is the step here", *_moved(stepped.layouts))
+    return OnnxStepSource(stepped=stepped, remarks=remarks, **known)
 
 
 def _fix(model: ir.Model, choices: OnnxChoices) -> None:

@@ -437,7 +437,8 @@ def step_shape(value: ir.Value, timing: Timing, batch: int) -> tuple[int, ...]:
 def batch_axis(value: ir.Value, timing: Timing) -> int:
     """Return along which axis a value of the sequence graph has its streams: besides time, the one of unknown size."""
     open_axes = [axis for axis, size in enumerate(value.shape or ()) if not isinstance(size, int)]
-    axes = [axis for axis in open_axes if axis != timing.axis]
+    ones = [axis for axis, size in enumerate(value.shape or ()) if size == 1]  # of a graph that serves one stream only
+    axes = [axis for axis in open_axes if axis != timing.axis] or ones[:1]
     if len(axes) != 1:
         raise ConversionError(
             f"{value.name}: expected a shape in which batch and time alone are open, found {value.shape}"

@@ -90,6 +90,8 @@ def test_the_time_axis_is_the_one_that_the_recurrent_operator_goes_along(name: s
     source = loaded(name)
     assert (source.sequence.layouts["x"].batch, source.sequence.layouts["x"].time) == (1, 0)
     assert [str(size) for size in source.graph().graph.inputs[0].shape or ()] == ["batch", "time", "6"]
+    assert source.remarks == ("x is (time, batch, features...) in the file, and (batch, time, features...) here",)
+    assert loaded("gru.script.onnx").remarks == ()
 
 
 def test_an_axis_may_be_said_and_must_be_one() -> None:
