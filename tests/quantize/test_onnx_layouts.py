@@ -63,7 +63,7 @@ def test_frames_may_stand_where_others_have_examples(tmp_path: Path) -> None:
     assert isinstance(source, OnnxSource)
     assert source.remarks == ("x is (time, features...) in the file, and (batch, time, features...) here",)
     frames = random.standard_normal((20, 8)).astype(np.float32)
-    truth = np.asarray(ReferenceEvaluator(proto).run(None, {"x": frames})[0], np.float32)
+    truth = np.stack(list(ReferenceEvaluator(proto).run(None, {"x": frames})))[0]
     (found,) = stepped(stream(source.graph()), [frames]).values()
     np.testing.assert_allclose(found, truth[:, 0], atol=1e-5)
     np.testing.assert_allclose(source.oracle()([frames])[0], truth[:, 0], atol=1e-5)
