@@ -113,13 +113,14 @@ def _quant(quant: QuantParams | None) -> str:
 
 
 def _initial(initial: float, hold_steps: int) -> str:
-    held = f", held for {hold_steps} steps" if hold_steps else ""
+    held = f", held for {hold_steps} step{'s' * (hold_steps > 1)}" if hold_steps else ""
     return f"starts at {initial:g}{held}"
 
 
 def _pairs(values: Mapping[str, Any] | None) -> str:
-    width = max(map(len, values), default=0) if values else 0
-    return "\n".join(f"  {key:<{width}}  {_plain(value)}" for key, value in (values or {}).items())
+    shown = {key: value for key, value in (values or {}).items() if value not in (None, [], {}, "")}
+    width = max(map(len, shown), default=0)
+    return "\n".join(f"  {key:<{width}}  {_plain(value)}" for key, value in shown.items())
 
 
 def _plain(value: Any) -> str:

@@ -48,7 +48,10 @@ def open_onnxruntime(model: ModelFile, threads: int = 1) -> Runner:
     package = f"onnxruntime {version('onnxruntime')}"
     try:
         session = onnxruntime.InferenceSession(
-            str(model.path), _options(onnxruntime, threads), providers=["CPUExecutionProvider"]
+            str(model.path),
+            _options(onnxruntime, threads),
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # to what failed just now, and with lines on standard output, which may be a pipe
         )
     except Exception as error:  # its exceptions have no base of their own below Exception
         raise ArtifactError(f"{model.path} cannot be opened by {package}: {one_line(error)}") from error

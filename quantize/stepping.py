@@ -49,7 +49,7 @@ def open_onnx(content: bytes) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what is fatal: an error is raised, too
     options.add_session_config_entry("session.x64quantprecision", str(int(int8_overflows())))
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def invoke_tflite(content: bytes) -> Invoke:

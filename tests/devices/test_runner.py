@@ -165,6 +165,17 @@ def test_quantization_that_is_not_the_specs_is_named(model_file: MakeFile, runti
             open_model(dataclasses.replace(model, spec=wrong), runtime)
 
 
+def test_a_file_that_the_runtime_cannot_even_name_is_one_error(
+    model_file: MakeFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = model_file("lstm", "onnx")
+    content = model.path.read_bytes()
+    model.path.write_bytes(content.replace(b"Gemm", b"G\xeamm"))
+    with pytest.raises(ArtifactError, match="cannot be opened by onnxruntime"):
+        open_model(model, "onnxruntime")
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("damage", ["empty", "truncated", "junk"])
 def test_corrupt_file_is_named(damage: str, runtime: str, model_file: MakeFile) -> None:
     model = model_file("lstm", RUNTIMES[runtime].format)
