@@ -37,7 +37,7 @@ Result = dict[str, Any]
 PATIENCE_S = 300
 MOST_ERROR, MOST_SIZE = 0.1, 0.4
 ROUNDS, BATCH_S = 60, 0.002
-INTEGER = ("int8", "16x8", "dynamic-int8")
+INTEGER = ("int8", "16x8", "dynamic-int8", "weights-int8", "integer-only", "int4")
 SHOWN = ("LSTM", "GRU")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "OMP_NUM_THREADS": "1"}
 

@@ -67,6 +67,8 @@ def edgernn(kind: str) -> Convert:
         build(model).save(folder / "model.keras")
         np.save(folder / "calibration.npy", frames(1000, seed=1))
         extra = BOUNDED if model.startswith("Bidirectional") else ()
+        if scheme == "integer-only":
+            scheme, extra = "int8", (*extra, "--target", "integer-only")
         arguments = [
             *("convert", str(folder / "model.keras"), "-o", str(folder / "artifact"), "--to", kind, "-q"),
             *("--quantize", scheme, "--calibrate", str(folder / "calibration.npy"), *extra),
@@ -220,10 +222,9 @@ def _open_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-OURS = ("float32", "float16", "dynamic-int8", "int8")
 TOOLS = (
-    Tool("EdgeRNN, TFLite", OURS, edgernn("tflite")),
-    Tool("EdgeRNN, ONNX", OURS, edgernn("onnx")),
+    Tool("EdgeRNN, TFLite", ("float32", "dynamic-int8", "int8", "integer-only", "int4"), edgernn("tflite")),
+    Tool("EdgeRNN, ONNX", ("float32", "weights-int8", "dynamic-int8", "int8", "int4"), edgernn("onnx")),
     Tool("TFLite converter, rolled", ("float32", "dynamic-int8", "int8", "16x8"), stock_tflite),
     Tool("TFLite converter, stateful", ("float32", "dynamic-int8", "int8", "16x8"), stock_stateful),
     Tool("tf2onnx", ("float32",), exported(tf2onnx), "tf2onnx"),
