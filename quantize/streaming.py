@@ -167,8 +167,9 @@ class _Entry:
 
 
 _RULES: dict[str, _Entry] = {}
-# zeros before them may stay unsaid
+MOST_AT_ONCE = 1024  # streams, or times the frames that a step takes at least: beyond, somebody mistook the unit
 NEVER = 1e9  # below any other score: Exp of it is zero
+# zeros before them may stay unsaid
 _KEEPS_ZEROS = (
     *("AveragePool", "Conv", "ConvTranspose", "MaxPool", "Pad", "Reshape", "Resize", "Slice", "Squeeze", "Transpose"),
     "Unsqueeze",
@@ -303,8 +304,8 @@ def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 
     """
     import edgernn.quantize.rules  # noqa: F401  (fills the table)
 
-    if batch < 1:
-        raise UsageError(f"a step serves at least one stream, not {batch}")
+    if not 1 <= batch <= MOST_AT_ONCE:
+        raise UsageError(f"a step serves at least one stream, not {batch}, and at most {MOST_AT_ONCE}")
     if batch > 1 and ONE_STREAM in sequence.metadata_props:
         raise UsageError(f"a step of this model serves one stream, not {batch}: {sequence.metadata_props[ONE_STREAM]}")
     sequence = split_directions(sequence)
@@ -486,6 +487,8 @@ def _chunk(least: int, wanted: int | None) -> int:
             f"a step of this model cannot take {wanted} frames: its strides and blocks in time make it take {least} or "
             f"a multiple of that ({least}, {2 * least}, {3 * least}, …)"
         )
+    if wanted is not None and wanted // least > MOST_AT_ONCE:
+        raise UsageError(f"a step of this model takes at most {MOST_AT_ONCE * least} frames, not {wanted}")
     return wanted or least
 
 

@@ -93,6 +93,14 @@ def test_a_batch_has_a_stream_at_least() -> None:
         stream(from_keras(chain(layers.Dense(2))), batch=0)
 
 
+def test_numbers_that_nobody_means_are_refused_at_once() -> None:
+    graph = from_keras(chain(layers.Conv1D(3, 5, strides=4)))
+    with pytest.raises(UsageError, match="at most 1024"):
+        stream(graph, batch=10**9)
+    with pytest.raises(UsageError, match="at most 4096 frames, not 2000000000"):
+        stream(graph, frames_per_step=2 * 10**9)
+
+
 @pytest.mark.parametrize("name", ["crnn", "two_rates"])
 def test_every_stream_of_a_batch_is_compared_with_the_source(name: str) -> None:
     model = randomized(NETWORKS[name]())
