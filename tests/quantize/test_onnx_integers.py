@@ -233,3 +233,8 @@ def _proto(content: bytes) -> Any:
     import onnx
 
     return onnx.load_from_string(content)
+
+
+def test_a_step_of_several_frames_has_each_matrix_of_four_bits_once() -> None:
+    one, four = (len(lowered("gru", frames_per_step=frames).onnx("int4")[0]) for frames in (1, 4))
+    assert four < 1.6 * one
