@@ -44,6 +44,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}")
     if not 1 <= options.drift_steps <= MOST_STEPS:
         raise UsageError(f"--drift-steps {options.drift_steps}: expected 1 to {MOST_STEPS:,}")
+    if options.seed < 0:
+        raise UsageError(f"--seed {options.seed}: expected a number from 0 on")
     if options.embed_frontend and target.integer_only:
         raise UsageError("--embed-frontend computes in float, which --target integer-only rules out: leave out one")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -72,6 +74,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         seed=options.seed,
         name=options.name,
     )
+    if options.model.suffix != ".onnx" and (options.time_axis or pairs or options.constant):
+        raise UsageError("--time-axis, --state INPUT=OUTPUT and --constant are for ONNX files: leave them out")
     choices = OnnxChoices.read(options.time_axis, pairs, options.constant, options.frames_per_step)
     before = _already_there(options.output)
     with Progress(quiet=options.quiet) as progress:

@@ -263,6 +263,8 @@ FAILURES: dict[str, tuple[Prepare, int, str]] = {
     "unknown format": (_with("--to", "onnx,coreml"), 2, "no format 'coreml'"),
     "no format": (_with("--to", ""), 2, "no format"),
     "few steps": (_with("--steps", 10), 2, "at least 500"),
+    "negative seed": (_with("--seed", -1), 2, "--seed -1: expected a number from 0 on"),
+    "options of ONNX files": (_with("--constant", "sr=16000"), 2, "are for ONNX files"),
     "tolerance of words": (_with("--tolerance", "much"), 2, "expected a number, snr=DB"),
     "tolerance of nothing": (_with("--tolerance", ""), 2, "expected a number, snr=DB"),
     "tolerance that is no number": (_with("--tolerance", "nan"), 2, "expected a number"),
