@@ -39,7 +39,7 @@ def describe(artifact: Artifact) -> str:
         ("front end" + ", inside the model" * artifact.front_end_embedded, _pairs(artifact.front_end)),
         ("decoder", _pairs(artifact.decoder)),
         ("training", _pairs(artifact.training)),
-        ("conversion", _pairs({k: v for k, v in artifact.conversion.items() if k not in ("operators", "micro")})),
+        ("conversion", _pairs(_made(artifact.conversion))),
         (
             f"parity: artifact against {'its bounded step' if artifact.approximation else 'source'}",
             _parity(artifact.parity),
@@ -175,6 +175,12 @@ def _certificate(artifact: Artifact) -> str:
 
 def _number(value: Any, form: str) -> str:
     return form.format(value) if isinstance(value, int | float) else ""
+
+
+def _made(conversion: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of a conversion in a line each, without what there is nothing to say of."""
+    elsewhere = ("operators", "micro")
+    return {name: value for name, value in conversion.items() if name not in elsewhere and value not in (None, [])}
 
 
 def _operators(operators: Any) -> str:

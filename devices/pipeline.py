@@ -34,7 +34,10 @@ def open_stream(
 def front_end_of(artifact: Artifact) -> LogMel:
     """Return the parameters of the front end; raise `ArtifactError` if there is none."""
     if artifact.front_end is None:
-        raise ArtifactError(f"{artifact.path} has no front end: its model takes frames of something else than sound")
+        raise ArtifactError(
+            f"{artifact.path} has no front end: its model takes frames of something else than sound; push them from "
+            "Python (edgernn.stream.FrameStream), or measure with edgernn profile"
+        )
     return LogMel.from_dict(artifact.front_end)
 
 

@@ -7,9 +7,10 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgernn.artifact import MANIFEST, Artifact
 from edgernn.certificate import MOST_STEPS
@@ -40,6 +41,11 @@ def main(arguments: Sequence[str], prog: str) -> int:
         if bounds == EXACT:
             raise UsageError("--picture shows what a bounded form costs, and nothing is bounded: leave it out")
         check_picture(options.picture)
+    for option, number in (("--batch", options.batch), ("--frames-per-step", options.frames_per_step)):
+        if number is not None and number < 1:
+            raise UsageError(f"{option} {number}: expected a whole number from 1")
+    if options.seed < 0:
+        raise UsageError(f"--seed {options.seed}: expected a whole number from 0")
     if options.steps < LEAST_PARITY_STEPS:
         raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}")
     if not 1 <= options.drift_steps <= MOST_STEPS:
@@ -112,8 +118,11 @@ def _states(given: Sequence[str]) -> tuple[str, list[str]]:
     """
     pairs = [text for text in given if "=" in text]
     placements = list(dict.fromkeys(text for text in given if "=" not in text)) or ["external"]
-    if len(placements) > 1 or placements[0] not in PLACEMENTS:
-        raise UsageError(f"--state {' '.join(placements)}: expected {' or '.join(PLACEMENTS)}, or INPUT=OUTPUT")
+    unknown = [text for text in placements if text not in PLACEMENTS]
+    if unknown:
+        raise UsageError(f"--state {unknown[0]}: expected {' or '.join(PLACEMENTS)}, or INPUT=OUTPUT")
+    if len(placements) > 1:
+        raise UsageError(f"--state {' and --state '.join(placements)}: states are in one place; choose one of the two")
     return placements[0], pairs
 
 
@@ -126,9 +135,23 @@ def _already_there(output: Path) -> str:
         return ""
 
 
+class _ListLayers(argparse.Action):
+    """Prints what has a rule, and ends: no other option is needed then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from edgernn.quantize.supported import listing
+
+        print(listing())
+        parser.exit()
+
+
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog,
+        usage=f"{prog} MODEL -o ARTIFACT [OPTIONS]; {prog} --help explains them",
         description="Turn a trained Keras or ONNX model into a streaming artifact, and prove that it is the same.",
         epilog="quantization: " + "; ".join(f"{s.name}: {s.about}" for s in SCHEMES.values()) + ".",
     )
@@ -194,6 +217,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     ):
         onnx.add_argument(option, action="append", default=[], metavar=metavar, help=text)
     parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
+    parser.add_argument("--list-layers", action=_ListLayers, help="print the layers and operators that have a rule")
     return parser
 
 
@@ -319,4 +343,12 @@ def _report(artifact: Artifact) -> str:
         f"1,000 steps, over {artifact.certificate['steps']:,}\n\n"
         + table(header, rows)
         + (f"\n\n{bounded.describe(artifact.frame_rate_hz)}" if bounded else "")
+        + _still(first["outputs"])
     )
+
+
+def _still(outputs: Sequence[Mapping[str, Any]]) -> str:
+    """Return what to say of outputs that the source gives the same in every frame."""
+    names = [item["name"] for item in outputs if not item["varies"]]
+    said = "never changed while it was compared, in the source either: that proves little; give real examples"
+    return f"\n\n{', '.join(names)} {said} (--calibrate), or look at the model" if names else ""

@@ -99,6 +99,11 @@ def check_formats(options: Options, scheme: Scheme | None = None) -> None:
             f"there is no {scheme.name} in {', '.join(missing)} files; choose --to {','.join(scheme.formats)}, "
             "or another --quantize"
         )
+    if options.target.floor is not None and "tflite" not in formats:
+        raise UsageError(
+            f"--runtime-floor {options.target.floor} is for TFLite files, and --to {','.join(formats)} writes none: "
+            "choose --to tflite, or leave --runtime-floor out"
+        )
     if options.state_placement == "internal" and options.formats != ("tflite",):
         raise UsageError(
             "--state internal is for TFLite files alone, whose variables keep a value from one run to the next: ONNX "

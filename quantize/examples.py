@@ -33,6 +33,8 @@ def read_streams(path: Path, inputs: Sequence[TensorSpec], front_end: Mapping[st
     streams = _from_arrays(path, inputs) if arrays else _from_recordings(path, front_end, _are_samples(inputs))
     for index, stream in enumerate(streams):
         _check_stream(f"{path}, stream {index}", stream, inputs)
+    if all((array == array.flat[0]).all() for stream in streams for array in stream):
+        raise DataError(f"{path}: every number in it is the same: such frames prove nothing; give real ones")
     return streams
 
 

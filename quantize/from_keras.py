@@ -17,9 +17,10 @@ import onnx_ir as ir
 from edgernn.errors import ConversionError
 from edgernn.quantize.graph import Builder, identifier
 from edgernn.quantize.layer_call import Call, Tensor, refuse
+from edgernn.quantize.supported import instead_of
 from edgernn.quantize.trace import Trace, trace_layer
 
-__all__ = ["Call", "Emitted", "Emitter", "emit_layer", "emit_trace", "emits", "from_keras", "refuse"]
+__all__ = ["Call", "Emitted", "Emitter", "emit_layer", "emit_trace", "emits", "from_keras", "refuse", "with_rules"]
 
 Emitted = ir.Value | Sequence[ir.Value]
 Emit = Callable[[Any, Call, "Emitter"], Emitted]
@@ -53,6 +54,11 @@ def emits(*names: str, of: str = "layers", masked: bool = False) -> Callable[[Em
         return function
 
     return enter
+
+
+def with_rules(family: str) -> list[str]:
+    """Return the names of a family, such as "layers" or "ops", that the table has (once something has filled it)."""
+    return sorted(name for kind, name in _LAYERS if kind == family)
 
 
 @dataclass
@@ -222,8 +228,7 @@ def _emitter_of(layer: Any) -> Emit:
     if family == "layers" and name in NO_RULE:
         raise refuse(layer, *NO_RULE[name])
     if family not in ("", "layers") or not hasattr(layer, "weights"):
-        known = ", ".join(sorted({name for kind, name in _LAYERS if kind == family}))
-        raise refuse(layer, "there is no rule for this operation", f"use others: {known}")
+        raise refuse(layer, "there is no rule for this operation", instead_of(name, with_rules(family)))
     return _emit_code
 
 

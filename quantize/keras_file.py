@@ -71,7 +71,7 @@ def _reader(file: Path) -> tuple[Any, Callable[[], Any]]:
     if file.suffix in HDF5:
         config = read_hdf5_config(file)
         return config, lambda: _load_hdf5(file, config)
-    return None, lambda: _load(file)
+    raise ConversionError(f"{file} cannot be loaded as a Keras model: it is no zip archive; save the model again")
 
 
 def _load(file: Path) -> Any:

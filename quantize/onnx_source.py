@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +25,8 @@ from edgernn.quantize.source import Source
 from edgernn.quantize.streaming import StepGraph
 
 __all__ = ["OnnxChoices", "OnnxSource", "OnnxStepSource", "load_onnx"]
+
+Value = TypeVar("Value", int, float, str)
 
 
 @dataclass(frozen=True)
@@ -53,24 +55,32 @@ class OnnxChoices:
         >>> OnnxChoices.read(["x=1"], ["h=hn"], ["sr=16000"]).constants
         {'sr': 16000.0}
         """
+        return cls(
+            _pairs("--time-axis", "INPUT=AXIS, the axis counted from 0, as in x=1", time_axes, int),
+            _pairs("--state", "external, internal, or INPUT=OUTPUT", states, str),
+            _pairs("--constant", "INPUT=NUMBER, as in sr=16000", constants, float),
+            frames_per_step,
+        )
+
+
+def _pairs(option: str, expected: str, given: Iterable[str], read: Callable[[str], Value]) -> dict[str, Value]:
+    """Read `NAME=VALUE` for each name once.
+
+    >>> _pairs("--constant", "INPUT=NUMBER", ["sr=16000"], float)
+    {'sr': 16000.0}
+    """
+    pairs: dict[str, Value] = {}
+    for text in given:
+        name, _, value = text.rpartition("=")
         try:
-            return cls(
-                {name: int(text) for name, text in map(_pair, time_axes)},
-                dict(map(_pair, states)),
-                {name: float(text) for name, text in map(_pair, constants)},
-                frames_per_step,
-            )
-        except ValueError as error:
-            raise UsageError(
-                f"expected --time-axis INPUT=AXIS, --state INPUT=OUTPUT and --constant INPUT=NUMBER: {error}"
-            ) from None
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.rpartition("=")
-    if not (name and equals and value):
-        raise ValueError(f"found {text!r}")
-    return name, value
+            if not name or not value:
+                raise ValueError(text)
+            found = read(value)
+        except ValueError:
+            raise UsageError(f"{option} {text}: expected {expected}") from None
+        if pairs.setdefault(name, found) != found:
+            raise UsageError(f"{option} {text}: {name} is {pairs[name]} already; give it once")
+    return pairs
 
 
 @dataclass(frozen=True, kw_only=True)

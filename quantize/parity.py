@@ -48,6 +48,8 @@ class Distance:
     compared: int
     """Frames (or lengths of the sequence) that were compared."""
     worst_step: int
+    varies: bool = True
+    """Whether the source's output changed at all: where it did not, the comparison says little."""
 
     def misses(self, tolerance: Tolerance) -> str | None:
         """Return in words what is beyond the tolerance, None where nothing is."""
@@ -153,6 +155,7 @@ def _distance(
         scale=max(1.0, float(truth.std())),
         compared=int(truth.shape[0] * truth.shape[1]),
         worst_step=int(numbers[int(error.reshape(len(error), -1).max(-1).argmax())]),
+        varies=bool((truth != truth[:1, :1]).any()),
     )
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["KerasSource", "Source", "load_source", "source_of"]
 
 MOST_FACTS = 64 * 2**20  # bytes
+KINDS = "a .keras, .h5 or .onnx file, or the folder of a SavedModel or of a training run (with model.keras in it)"
+EXPORTED = "; export a PyTorch model with torch.onnx.export, and convert a TFLite file's source"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +96,10 @@ def load_source(path: Path, choices: OnnxChoices | None = None) -> Source:
         return load_onnx(path, choices or OnnxChoices())
     folder = path if path.is_dir() and not is_saved_model(path) else None
     file = path / "model.keras" if folder else path
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; expected {KINDS}")
     if not is_saved_model(file) and (not file.is_file() or file.suffix not in (".keras", *HDF5)):
-        raise UsageError(
-            f"{path}: expected a .keras, .h5 or .onnx file, or the folder of a SavedModel or of a training run (with "
-            "model.keras in it)"
-        )
+        raise UsageError(f"{path}: expected {KINDS}{EXPORTED if path.suffix in ('.pt', '.pth', '.tflite') else ''}")
     facts = _facts(folder / "run.json") if folder else {}
     calibration = folder / "calibration.npz" if folder else None
     model, remarks = _computed_in_float32(load_keras(file))

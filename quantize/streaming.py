@@ -25,6 +25,7 @@ from edgernn.errors import ConversionError, UnsupportedLayerError, UsageError
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.directions import split_directions
 from edgernn.quantize.graph import ONE_STREAM, Builder, array_of, attribute, evaluate, identifier, scope_of, shape_of
+from edgernn.quantize.supported import instead_of
 from edgernn.quantize.timing import Timing
 from edgernn.spec import StateSpec, StreamSpec, TensorSpec
 
@@ -37,6 +38,7 @@ __all__ = [
     "Stepped",
     "batch_axis",
     "merge",
+    "operators_with_rules",
     "refusal",
     "rule",
     "step_shape",
@@ -447,6 +449,11 @@ def batch_axis(value: ir.Value, timing: Timing) -> int:
     return axes[0]
 
 
+def operators_with_rules() -> list[str]:
+    """Return the ONNX operators that the table has (once `rules` has filled it)."""
+    return sorted(_RULES)
+
+
 def refusal(node: ir.Node, reason: str, way_out: str = "") -> UnsupportedLayerError:
     """Make the error that names a node, the reason, and what can be done."""
     where = scope_of(node) or node.name or "the model"
@@ -466,8 +473,7 @@ def _apply(node: ir.Node, mapped: dict[ir.Value, Stepped], builder: StepBuilder)
         return [Stepped(builder.constant(array)) for array in evaluate(node, values_of(inputs))]
     entry = _RULES.get(node.op_type)
     if entry is None or node.domain not in ("", "ai.onnx"):
-        known = ", ".join(sorted(_RULES))
-        raise refusal(node, "there is no rule for this operator", f"the operators with a rule are: {known}")
+        raise refusal(node, "there is no rule for this operator", instead_of(node.op_type, _RULES))
     if node.op_type not in _KEEPS_ZEROS:
         inputs = [item and _with_zeros(value, item, builder) for value, item in zip(node.inputs, inputs, strict=True)]
     return entry.apply(node, inputs, builder)

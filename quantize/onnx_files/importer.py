@@ -14,7 +14,7 @@ from edgernn.errors import UnsupportedLayerError
 from edgernn.quantize.graph import OPSET, Builder, array_of, plain_attributes
 from edgernn.quantize.onnx_files.probe import Run, independent
 
-__all__ = ["BATCH", "TIME", "Importer", "copied", "imports", "refuse"]
+__all__ = ["BATCH", "TIME", "Importer", "copied", "imported", "imports", "refuse"]
 
 Import = Callable[[ir.Node, "Importer"], Sequence[ir.Value]]
 _TABLE: dict[str, Import] = {}
@@ -30,6 +30,11 @@ def imports(*op_types: str) -> Callable[[Import], Import]:
         return function
 
     return enter
+
+
+def imported() -> list[str]:
+    """Return the operators that are brought into another form (once `operators` has filled the table)."""
+    return sorted(_TABLE)
 
 
 def refuse(node: ir.Node, reason: str, way_out: str = "") -> UnsupportedLayerError:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx import version_converter
 from onnx.external_data_helper import load_external_data_for_model
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, NameFixPass, RemoveUnusedNodesPass
@@ -35,13 +38,21 @@ def read_onnx(path: Path) -> ir.Model:
         if _opset(proto) < OPSET:
             proto = version_converter.convert_version(proto, OPSET)
         for tensor in _tensors(proto):
-            onnx.numpy_helper.to_array(tensor)
+            if _has_nan(onnx.numpy_helper.to_array(tensor)):
+                raise ConversionError(f"{path}: the weight {tensor.name} has NaN in it: train the model again")
         model = _plain(ir.from_proto(proto))
         ir.to_proto(model)  # names that are no text are found only here
+    except ConversionError:
+        raise
     except Exception as error:  # the checker and the converter raise whatever their C++ side met
         raise ConversionError(f"{path} is not a valid ONNX model: {' '.join(str(error).split())[:300]}") from error
     _check_domains(path, model)
     return model
+
+
+def _has_nan(array: NDArray[Any]) -> bool:
+    """Whether a tensor holds NaN; infinity is fine, for masks of attention hold it."""
+    return array.dtype.kind == "f" and bool(np.isnan(array).any())
 
 
 def _parse(path: Path) -> onnx.ModelProto:

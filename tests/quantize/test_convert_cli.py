@@ -302,6 +302,52 @@ def test_a_failure_is_one_line_and_leaves_nothing(name: str, model: Path, tmp_pa
     assert tree(tmp_path) == before
 
 
+MISUSED: dict[str, tuple[list[str], str]] = {
+    "no batch": (["--batch", "0"], "--batch 0: expected a whole number from 1"),
+    "no frames": (["--frames-per-step", "-1"], "--frames-per-step -1: expected a whole number from 1"),
+    "negative seed": (["--seed", "-1"], "--seed -1: expected a whole number from 0"),
+    "floor without TFLite": (
+        ["--to", "onnx", "--runtime-floor", "tflite-runtime-2.14"],
+        "--runtime-floor tflite-runtime-2.14 is for TFLite files, and --to onnx writes none",
+    ),
+    "two placements": (["--state", "internal", "--state", "external"], "choose one of the two"),
+    "half a pair": (["--state", "h="], "--state h=: expected external, internal, or INPUT=OUTPUT"),
+    "no axis": (["--time-axis", "x=second"], "--time-axis x=second: expected INPUT=AXIS"),
+    "two axes": (["--time-axis", "x=1", "--time-axis", "x=2"], "--time-axis x=2: x is 1 already"),
+    "no number": (["--constant", "16000"], "--constant 16000: expected INPUT=NUMBER"),
+}
+
+
+@pytest.mark.parametrize("name", MISUSED)
+def test_misuse_is_one_line_that_names_the_option(name: str, model: Path, tmp_path: Path, capsys: Capture) -> None:
+    arguments, reason = MISUSED[name]
+    assert convert(model, "-o", tmp_path / "out", "-q", *arguments) == 2
+    assert reason in one_line(capsys.readouterr().err)
+
+
+def test_examples_that_never_change_are_refused(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    np.save(tmp_path / "still.npy", np.full((600, FEATURES), 0.5, np.float32))
+    assert convert(model, "-o", tmp_path / "out", "-q", "--calibrate", tmp_path / "still.npy") == 1
+    assert "every number in it is the same" in one_line(capsys.readouterr().err)
+
+
+def test_an_output_that_never_changes_is_said_so(tmp_path: Path, capsys: Capture) -> None:
+    still = classifier()
+    still.set_weights([np.zeros_like(weight) for weight in still.get_weights()])
+    still.save(tmp_path / "still.keras")
+    assert convert(tmp_path / "still.keras", "-o", tmp_path / "out", "-q", "--to", "onnx") == 0
+    assert "never changed while it was compared" in capsys.readouterr().out
+
+
+def test_what_has_a_rule_is_listed_without_a_model(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        convert("--list-layers")
+    assert stop.value.code == 0
+    layer_names, _, operators = capsys.readouterr().out.split("\n\n")
+    assert {"LSTM", "Conv1D"} <= set(layer_names.replace(",", "").split())
+    assert {"LSTM", "Gemm", "ReduceMean"} <= set(operators.replace(",", "").split())
+
+
 @pytest.mark.parametrize("arguments", [[], ["model.keras"], ["model.keras", "-o", "a", "--steps", "many"]])
 def test_misuse_is_explained(arguments: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit) as stop:
