@@ -46,12 +46,10 @@ def main(arguments: Sequence[str], prog: str) -> int:
             raise UsageError(f"{option} {number}: expected a whole number from 1")
     if options.seed < 0:
         raise UsageError(f"--seed {options.seed}: expected a whole number from 0")
-    if options.steps < LEAST_PARITY_STEPS:
-        raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}")
+    if not LEAST_PARITY_STEPS <= options.steps <= MOST_STEPS:
+        raise UsageError(f"--steps {options.steps}: a proof takes at least {LEAST_PARITY_STEPS}, at most {MOST_STEPS}")
     if not 1 <= options.drift_steps <= MOST_STEPS:
         raise UsageError(f"--drift-steps {options.drift_steps}: expected 1 to {MOST_STEPS:,}")
-    if options.seed < 0:
-        raise UsageError(f"--seed {options.seed}: expected a number from 0 on")
     if options.embed_frontend and target.integer_only:
         raise UsageError("--embed-frontend computes in float, which --target integer-only rules out: leave out one")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
