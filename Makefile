@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/edgernn-is-installed
 # More words for the tool that a target runs: make test ARGS='-k manifest -x'
 ARGS ?=
+# Tests that run at a time. Each process loads TensorFlow, about 1 GB.
+JOBS ?= 2
+TOGETHER := -n $(JOBS) --dist worksteal
 # ruff does not go through the links edgernn/train and so on by itself; mypy and import-linter do.
 CODE := edgernn edgernn/train edgernn/quantize edgernn/devices tests
 
@@ -35,14 +38,14 @@ demo: $(READY)  ## convert a trained network, prove it, spot words in a recordin
 
 test: $(READY)  ## all tests but the slow ones, and the examples in the docstrings
 	$(warn_without_portaudio)
-	$(BIN)/pytest -m 'not slow and not torch and not arm' $(ARGS)
+	$(BIN)/pytest -m 'not slow and not torch and not arm' $(TOGETHER) $(ARGS)
 
 slow: $(READY)  ## the tests that train, convert whole models, or build and install the wheel
-	$(BIN)/pytest -m 'slow and not torch' $(ARGS)
+	$(BIN)/pytest -m 'slow and not torch and not arm' $(TOGETHER) $(ARGS)
 
 torch: $(READY)  ## the tests that build and export PyTorch modules; installs PyTorch
 	$(BIN)/python -m pip install --quiet --prefer-binary --editable '.[torch]' 'torch==2.13.0'
-	$(BIN)/pytest -m torch $(ARGS)
+	$(BIN)/pytest -m torch $(TOGETHER) $(ARGS)
 
 arm: $(READY)  ## artifacts of every scheme on an emulated 64-bit ARM board (needs Debian; 400 MB into .cache, once)
 	$(BIN)/pytest -m arm $(ARGS)
