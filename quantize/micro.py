@@ -11,6 +11,8 @@ from edgernn.quantize.tflite_graph import TFLiteGraph
 
 __all__ = ["micro_operators", "resolver_call"]
 
+MOVED = "moved"
+"""Said of an operator that computes nothing: a variable's handle, its reading and writing, the call that fills it."""
 _BOTH = """
     ABS ADD AVERAGE_POOL_2D BATCH_MATMUL CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEQUANTIZE EXPAND_DIMS FULLY_CONNECTED
     LEAKY_RELU LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PACK PAD PRELU QUANTIZE RELU RELU6 RESHAPE REVERSE_V2
@@ -19,10 +21,12 @@ _BOTH = """
 """
 _INT8 = "BROADCAST_TO CUMSUM ELU GATHER HARD_SWISH LOG_SOFTMAX REDUCE_MAX REDUCE_MIN RSQRT"
 _FLOAT = "CEIL COS DIV EXP FLOOR LOG NEG ROUND SIN SQRT SQUARE SUM"
+_BYTES = "ASSIGN_VARIABLE CALL_ONCE READ_VARIABLE VAR_HANDLE"  # states inside the file
 _KERNELS = {
     **dict.fromkeys(_BOTH.split(), ("float32", "int8", "int16")),
     **dict.fromkeys(_INT8.split(), ("float32", "int8")),
     **dict.fromkeys(_FLOAT.split(), ("float32",)),
+    **dict.fromkeys(_BYTES.split(), (MOVED,)),
 }
 _SPELLED = {"BATCH_MATMUL": "BatchMatMul"}  # otherwise words in capitals
 
@@ -55,6 +59,8 @@ def micro_operators(content: bytes) -> list[dict[str, Any]]:
 
 
 def _computes_in(graph: TFLiteGraph, op: Any) -> str:
+    if graph.name(op) in _BYTES.split():
+        return MOVED
     kinds = [graph.dtype(tensor) for tensor in (*op.inputs, *op.outputs) if tensor >= 0]
     if "float32" in kinds and graph.name(op) not in ("QUANTIZE", "DEQUANTIZE"):
         return "hybrid" if "int8" in kinds or "int4" in kinds else "float32"

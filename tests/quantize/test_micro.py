@@ -7,6 +7,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,33 @@ INTEGER_ONLY = Target("integer-only")
 )  # fmt: skip
 def test_calls_are_spelled_as_the_resolver_has_them(operator: str, call: str) -> None:
     assert resolver_call(operator) == call
+
+
+def test_the_operators_of_states_inside_have_no_kind_of_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle, value = 0, 1
+
+    class Inside:
+        """A variable that is read: as TFLiteGraph shows a file."""
+
+        operators = (
+            SimpleNamespace(called="CALL_ONCE", inputs=[], outputs=[]),
+            SimpleNamespace(called="VAR_HANDLE", inputs=[], outputs=[handle]),
+            SimpleNamespace(called="READ_VARIABLE", inputs=[handle], outputs=[value]),
+        )
+
+        def __init__(self, content: bytes) -> None:
+            assert content == b"file"
+
+        def name(self, op: SimpleNamespace) -> str:
+            return str(op.called)
+
+        def dtype(self, tensor: int) -> str:
+            return {handle: "resource", value: "float32"}[tensor]
+
+    monkeypatch.setattr("edgernn.quantize.micro.TFLiteGraph", Inside)
+    found = micro_operators(b"file")
+    assert [item["call"] for item in found] == ["AddCallOnce()", "AddReadVariable()", "AddVarHandle()"]
+    assert all(item["kinds"] == ["moved"] and item["kernel"] for item in found)
 
 
 SCRIPT = """
