@@ -61,8 +61,9 @@ def check_stream_contract(
     """Check that what `open_runner` opens steps as `whole` computes; raise `AssertionError` where it does not.
 
     Every stream of a batch gets noise (or numbers that its tables have) for `steps` steps. `late` tells, for each
-    output that is one value for the sequence, by how many input frames it is later than the source (default: the
-    latency that the runner declares). Restarts must give the same bits; the source must be met as `near` says.
+    output, by how many input frames it is later than the source, which matters where it is one value for the sequence
+    (default: what the runner declares for the latest one, where all are such values, else 0). Restarts must give the
+    same bits; the source must be met as `near` says.
 
     >>> from edgernn.testing import FakeRunner
     >>> check_stream_contract(lambda: FakeRunner(features=2), lambda frames: [np.cumsum(frames, axis=0)])
@@ -88,7 +89,8 @@ class _Check:
     ) -> None:
         self.runner, self.whole, self.steps, self.near, self.rng = runner, whole, steps, near, rng
         self.spec: StreamSpec = runner.spec
-        self.late = late or [self.spec.latency_frames] * len(self.spec.outputs)
+        declared = self.spec.latency_frames if set(self.spec.output_kinds) == {"prefix"} else 0
+        self.late = late or [declared] * len(self.spec.outputs)
         self.batch = FrameBatch(runner)
         self.lanes = [self._noise() for _ in range(self.spec.batch)]
 

@@ -28,13 +28,16 @@ def _recurrent(draw: Draw, value: Any) -> Any:
 
 
 def _convolution(draw: Draw, value: Any) -> Any:
+    """Return one that keeps the length, so that it may meet another branch."""
     size, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    options: dict[str, Any] = {"padding": draw(st.sampled_from(["causal", "valid", "same"]))}
-    options |= {"dilation_rate": dilation, "activation": draw(ACTIVATIONS)}
+    options: dict[str, Any] = {"dilation_rate": dilation, "activation": draw(ACTIVATIONS)}
     if draw(st.booleans()):
-        return layers.Conv1D(draw(WIDTHS), size, **options)(value)
-    options["padding"] = "valid" if options["padding"] == "causal" else options["padding"]
-    return layers.SeparableConv1D(draw(WIDTHS), size, **options)(value)
+        return layers.Conv1D(draw(WIDTHS), size, padding=draw(st.sampled_from(["causal", "same"])), **options)(value)
+    return layers.SeparableConv1D(draw(WIDTHS), size, padding="same", **options)(value)
+
+
+def _valid(draw: Draw, value: Any) -> Any:
+    return layers.Conv1D(draw(WIDTHS), draw(st.integers(2, 5)), activation=draw(ACTIVATIONS))(value)
 
 
 def _strided(draw: Draw, value: Any) -> Any:
@@ -73,7 +76,7 @@ def _last(draw: Draw, value: Any) -> Any:
     return kind(draw(WIDTHS))(value) if kind is layers.GRU else kind()(value)
 
 
-PARTS = [_recurrent, _recurrent, _convolution, _by_frame, _branches]
+PARTS = [_recurrent, _recurrent, _convolution, _valid, _by_frame, _branches]
 
 
 def draw_network(draw: Draw) -> Any:
