@@ -78,9 +78,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
         seed=options.seed,
         name=options.name,
     )
+    choices = OnnxChoices.read(options.time_axis, pairs, options.constant, options.frames_per_step)
     if options.model.suffix != ".onnx" and (options.time_axis or pairs or options.constant):
         raise UsageError("--time-axis, --state INPUT=OUTPUT and --constant are for ONNX files: leave them out")
-    choices = OnnxChoices.read(options.time_axis, pairs, options.constant, options.frames_per_step)
     before = _already_there(options.output)
     with Progress(quiet=options.quiet) as progress:
         progress(f"loading {options.model.name}")
