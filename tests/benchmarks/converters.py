@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -200,11 +201,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="", metavar="NAMES", help=f"of {', '.join(MODELS)} (default: all)")
     parser.add_argument("--tools", default="", metavar="TEXT", help="those with this in their name (default: all)")
+    parser.add_argument("--schemes", default="", metavar="NAMES", help="such as int8,16x8 (default: each tool's own)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there, too")
     options = parser.parse_args()
     os.environ.update(QUIET)
     models = [name for name in MODELS if not options.models or name in options.models.split(",")]
-    tools = [tool for tool in TOOLS if options.tools in tool.name and _installed(tool)]
+    tools = [_only(tool, options.schemes) for tool in TOOLS if options.tools in tool.name and _installed(tool)]
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     results = compare(tools, models)
     print(
@@ -216,6 +218,10 @@ def main() -> None:
             print(f"\n{model} of 128 units, 40 features, 12 outputs:\n\n{_details(results, model)}")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _only(tool: Tool, schemes: str) -> Tool:
+    return replace(tool, schemes=tuple(name for name in tool.schemes if not schemes or name in schemes.split(",")))
 
 
 def _installed(tool: Tool) -> bool:
