@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,10 +16,13 @@ from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.from_onnx import NotASequenceError, OnnxSequence, from_onnx
 from edgernn.quantize.from_onnx_step import OnnxStep, from_onnx_step
 from edgernn.quantize.onnx_files.axes import NoTimeAxisError
+from edgernn.quantize.onnx_files.contain import try_apart
 from edgernn.quantize.onnx_files.initial_states import initial_states
 from edgernn.quantize.onnx_files.layout import Layout
+from edgernn.quantize.onnx_files.memory import MOST_GB, limited_memory
 from edgernn.quantize.onnx_files.own_states import find_states, states_by_shape
 from edgernn.quantize.onnx_files.read import read_onnx
+from edgernn.quantize.onnx_files.session import TooLargeError
 from edgernn.quantize.oracle import Oracle
 from edgernn.quantize.source import Source
 from edgernn.quantize.streaming import StepGraph
@@ -130,20 +133,28 @@ def _moved(layouts: Mapping[str, Layout]) -> tuple[str, ...]:
     )
 
 
-def load_onnx(path: Path, choices: OnnxChoices) -> Source:
-    """Load an ONNX file; see `read_onnx`, `from_onnx` and `from_onnx_step` for what is refused."""
+def load_onnx(path: Path, choices: OnnxChoices, apart: bool = False) -> Source:
+    """Load an ONNX file; see `read_onnx`, `from_onnx` and `from_onnx_step` for what is refused.
+
+    Where `apart`, it runs in a process of its own first, for a file from elsewhere may crash ONNX Runtime.
+    """
     try:
-        return _load(path, choices)
+        with limited_memory():
+            return _load(path, choices, apart)
     except EdgeRNNError:
         raise
+    except MemoryError as error:
+        raise TooLargeError(f"{path} cannot be loaded within {MOST_GB:.2g} GB of memory") from error
     except Exception as error:  # a file may be valid and still contradict itself in ways that nobody thought of
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ConversionError(f"{path} cannot be brought into a graph over sequences: {reason}") from error
 
 
-def _load(path: Path, choices: OnnxChoices) -> Source:
+def _load(path: Path, choices: OnnxChoices, apart: bool) -> Source:
     model = read_onnx(path)
     _fix(model, choices)
+    if apart:
+        try_apart(path, asdict(choices))
     states = find_states(model, choices.states)
     known: dict[str, Any] = {
         "path": path,

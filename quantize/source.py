@@ -93,7 +93,7 @@ def load_source(path: Path, choices: OnnxChoices | None = None) -> Source:
     if path.is_file() and path.suffix == ".onnx":
         from edgernn.quantize.onnx_source import OnnxChoices, load_onnx
 
-        return load_onnx(path, choices or OnnxChoices())
+        return load_onnx(path, choices or OnnxChoices(), apart=True)
     folder = path if path.is_dir() and not is_saved_model(path) else None
     file = path / "model.keras" if folder else path
     if not path.exists():

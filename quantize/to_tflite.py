@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ import onnx_ir as ir
 
 from edgernn.errors import ConversionError
 from edgernn.quantize.cells import decompose_cells
+from edgernn.quantize.child import last_line, run_child
 from edgernn.quantize.examples import Streams
 from edgernn.quantize.schemes import Scheme
 from edgernn.quantize.simplify import simplify
@@ -81,9 +81,8 @@ def _run_once(content: bytes) -> None:
 
 
 def _run_child(arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "edgernn.quantize.tflite_child", *arguments]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        result = run_child("edgernn.quantize.tflite_child", arguments, PATIENCE_S)
     except subprocess.TimeoutExpired:
         raise ConversionError(
             f"the TensorFlow Lite converter did not end within {PATIENCE_S} s and was stopped; try --to onnx"
@@ -94,14 +93,8 @@ def _run_child(arguments: list[str]) -> None:
             "try another --quantize, or --to onnx"
         )
     if result.returncode != 0:
-        reason = _last_line(result.stderr)
+        reason = last_line(result.stderr)
         raise ConversionError(f"the TensorFlow Lite converter refused this model: {reason}")
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "error:" in line or "Error" in line]
-    return (errors or lines or ["it gave no reason"])[-1][:400]
 
 
 def _with_tensors(spec: StreamSpec, content: bytes) -> StreamSpec:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgernn.errors import ConversionError
-from edgernn.quantize.onnx_files.session import Session, open_sizes
+from edgernn.quantize.onnx_files.session import Session, TooLargeError, open_sizes
 
 __all__ = ["Probe", "Run", "Shapes", "independent"]
 
@@ -37,7 +37,10 @@ class Probe:
         self._dtypes = {value.name: (value.dtype or ir.DataType.FLOAT).numpy() for value in model.graph.inputs}
 
     def __call__(self, shapes: Shapes) -> Run | None:
-        """Run once with inputs of these shapes; return None if the model cannot, or they are beyond reason."""
+        """Run once with inputs of these shapes; return None if the model cannot, or they are beyond reason.
+
+        Raises `TooLargeError` where it is memory that does not suffice.
+        """
         if any(math.prod(shape) > MOST_ELEMENTS for shape in shapes.values()):
             return None
         random = np.random.default_rng(0)
@@ -49,6 +52,8 @@ class Probe:
         }
         try:
             found = self._run(fed, self._names)
+        except TooLargeError:
+            raise
         except ConversionError:
             return None
         return {**fed, **{name: array for name, array in found.items() if isinstance(array, np.ndarray)}}

@@ -47,6 +47,7 @@ def read_onnx(path: Path) -> ir.Model:
     except Exception as error:  # the checker and the converter raise whatever their C++ side met
         raise ConversionError(f"{path} is not a valid ONNX model: {' '.join(str(error).split())[:300]}") from error
     _check_domains(path, model)
+    _check_projections(path, model)
     return model
 
 
@@ -159,4 +160,18 @@ def _check_domains(path: Path, model: ir.Model) -> None:
             raise UnsupportedLayerError(
                 f"{path}: node {node.name} is {node.domain}::{node.op_type}, an operator outside of the ONNX standard; "
                 "export the model with standard operators only"
+            )
+
+
+def _check_projections(path: Path, model: ir.Model) -> None:
+    """Refuse an LSTM with a projection: PyTorch 2.13 (dynamo=True) cuts its weights down to what fits the operator."""
+    for node in model.graph.all_nodes():
+        cells = node.inputs[6] if node.op_type == "LSTM" and len(node.inputs) > 6 else None
+        units = node.attributes.get_int("hidden_size", 0)
+        size = cells.shape[-1] if cells is not None and cells.shape else units
+        if isinstance(size, int) and size != units:
+            raise UnsupportedLayerError(
+                f"{path}: node {node.name} (LSTM) gives {units} values from {size} cells: ONNX has no LSTM with a "
+                "projection, and torch.onnx.export wrote nn.LSTM(proj_size=...) without it; train without proj_size, "
+                "or with a Linear behind the LSTM"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +12,15 @@ import onnx
 from numpy.typing import NDArray
 
 from edgernn.errors import ConversionError
+from edgernn.quantize.onnx_files.memory import MOST_GB, limited_memory
 
-__all__ = ["Session", "open_sizes"]
+__all__ = ["Session", "TooLargeError", "open_sizes"]
 
 PATIENCE_S = 120.0  # for one run: a loop without an end is stopped after it
+
+
+class TooLargeError(ConversionError):
+    """A model needs more memory than it is given."""
 
 
 class Session:
@@ -30,11 +36,12 @@ class Session:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
         try:
-            self._session = ort.InferenceSession(
-                proto.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
-            )
+            with limited_memory():
+                self._session = ort.InferenceSession(
+                    proto.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
+                )
         except Exception as error:  # its exceptions have no base of their own below Exception
-            raise ConversionError(f"ONNX Runtime cannot open the model: {_line(error)}") from error
+            raise _failure("open", error) from error
 
     def __call__(self, fed: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, Any]:
         """Run once; return what was asked for by name. Raises `ConversionError` where the model cannot be run."""
@@ -44,15 +51,25 @@ class Session:
         timer.daemon = True
         timer.start()
         try:
-            return dict(zip(names, self._session.run(list(names), dict(fed), options), strict=True))
+            with limited_memory():
+                return dict(zip(names, self._session.run(list(names), dict(fed), options), strict=True))
         except Exception as error:  # see above
-            raise ConversionError(f"ONNX Runtime cannot run the model: {_line(error)}") from error
+            raise _failure("run", error) from error
         finally:
             timer.cancel()
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+MEMORY = re.compile("Failed to allocate memory|bad.alloc|would require more than")
+NODE = re.compile(r"while running (\w+) node\. Name:'([^']*)'")
+
+
+def _failure(what: str, error: Exception) -> ConversionError:
+    line = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or MEMORY.search(line):
+        node = NODE.search(line)
+        where = f" (node {node[2]}, {node[1]})"[:100] if node else ""
+        return TooLargeError(f"ONNX Runtime cannot {what} the model within {MOST_GB:.2g} GB of memory{where}")
+    return ConversionError(f"ONNX Runtime cannot {what} the model: {line[:300]}")
 
 
 def open_sizes(proto: onnx.ModelProto) -> onnx.ModelProto:

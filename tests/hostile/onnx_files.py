@@ -160,6 +160,20 @@ def much(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Add", ["y0", "one_"], ["y"]))
 
 
+def large(operator: str, *dims: int) -> Change:
+    """Return what adds the largest of 100 GB of numbers, as an operator makes them of one."""
+
+    def change(model: onnx.ModelProto) -> None:
+        node(model, "product").output[0] = "y0"
+        model.graph.initializer.append(numpy_helper.from_array(np.array(dims), "sizes"))
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "single"))
+        model.graph.node.append(helper.make_node(operator, ["single", "sizes"], ["giant"]))
+        model.graph.node.append(helper.make_node("ReduceMax", ["giant"], ["largest"], keepdims=0))
+        model.graph.node.append(helper.make_node("Add", ["y0", "largest"], ["y"]))
+
+    return change
+
+
 def sizes(*dims: Any) -> Change:
     def change(model: onnx.ModelProto) -> None:
         model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, dims))
@@ -169,6 +183,13 @@ def sizes(*dims: Any) -> Change:
 
 def of_type(kind: int) -> Change:
     return lambda model: setattr(model.graph.input[0].type.tensor_type, "elem_type", kind)
+
+
+def of_cells(model: onnx.ModelProto) -> None:
+    """Give the LSTM cells of more than its units, as nn.LSTM(proj_size=...) has them."""
+    for name, width in (("h0", UNITS), ("c0", 2 * UNITS)):
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1, width), np.float32), name))
+    node(model, "lstm").input.extend(["", "", "h0", "c0"])
 
 
 class _Canary:
@@ -221,6 +242,9 @@ CHANGES: dict[str, Change] = {
     "with a loop without end": endless,
     "with nested choices": nested(9),
     "with terabytes of ones": much,
+    "that expands to 100 GB": large("Expand", 160_000, 160_000),
+    "that repeats 100 GB": large("Tile", 25 * 10**9),
+    "with cells of another size than its units": of_cells,
     "with a NaN": weight("out", np.full((UNITS, 2), np.nan, np.float32)),
     "with an infinity": weight("W", np.full((1, 4 * UNITS, FEATURES), np.inf, np.float32)),
     "with weights of another shape": weight("R", np.zeros((1, 3, 3), np.float32)),
