@@ -21,7 +21,7 @@ from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.examples import GENERATED, Streams, generate_sound, generate_streams, read_streams
 from edgernn.quantize.micro import micro_operators
 from edgernn.quantize.proof import RUNTIMES, Built, Proof, Verdict
-from edgernn.quantize.schemes import Scheme, Tolerance
+from edgernn.quantize.schemes import Scheme, Tolerance, finer
 from edgernn.quantize.simplify import simplify
 from edgernn.quantize.source import Source
 from edgernn.quantize.streaming import StepGraph
@@ -34,6 +34,7 @@ from edgernn.spec import StreamSpec
 __all__ = ["FORMATS", "Options", "Prepared", "Say", "check_formats", "convert", "prepare"]
 
 FORMATS = tuple(RUNTIMES)
+NOISE = "generated noise"
 Say = Callable[[str], None]
 TRAINING = ("task", "parameters", "accuracy", "data", "seconds", "versions", "quantize_aware")
 """What a manifest takes from the `run.json` of a training."""
@@ -81,10 +82,23 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
         item = prepared.build(kind, options.scheme)
         say(f"stepping {item.file} and comparing")
         verdict = prepared.proof.of(item)
-        verdict.check(options.tolerance, f"{item.file} ({item.scheme.name})")
+        verdict.check(options.tolerance, f"{item.file} ({item.scheme.name})", _advice(item, prepared))
         built.append(item)
         verdicts.append(verdict)
     return prepared.write(output, built, verdicts)
+
+
+def _advice(item: Built, prepared: Prepared) -> list[str]:
+    """Return what may bring a file nearer to its source."""
+    advice, schemes = [], finer(item.scheme, item.kind)
+    if prepared.proof.origin == NOISE:
+        advice.append(
+            "it was compared on generated noise, which may be unlike anything it knows: give real frames with "
+            "--calibrate"
+        )
+    if schemes and not prepared.options.target.integer_only:
+        advice.append(f"--quantize {' or '.join(schemes)} keeps more of the weights")
+    return advice
 
 
 def check_formats(options: Options, scheme: Scheme | None = None) -> None:
@@ -200,7 +214,7 @@ def _example_streams(source: Source, step: StepGraph, options: Options) -> tuple
     if source.facts.get("front_end_embedded"):
         count, rate_hz = max(GENERATED, step.batch), source.facts["front_end"]["rate_hz"]
         return generate_sound(frames, count, rate_hz, options.seed), "generated sound"
-    return generate_streams(step, frames, options.seed), "generated noise"
+    return generate_streams(step, frames, options.seed), NOISE
 
 
 def _manifest(source: Source, options: Options, built: Sequence[Built], reports: dict[str, Any]) -> dict[str, Any]:

@@ -176,8 +176,11 @@ def _decibels(signal: float, noise: float) -> float:
     return float(min(10 * np.log10(signal / noise), NOTHING_DB))
 
 
-def check(distances: Sequence[Distance], tolerance: Tolerance, where: str) -> None:
-    """Raise `ToleranceError` naming each output that is too far from the source, and the step where it is worst."""
+def check(distances: Sequence[Distance], tolerance: Tolerance, where: str, advice: Sequence[str] = ()) -> None:
+    """Raise `ToleranceError` naming each output that is too far from the source, and the step where it is worst.
+
+    `advice` is what else may be done, before more is allowed.
+    """
     reasons = [
         f"output {item.name}: {reason}, worst at step {item.worst_step}"
         for item in distances
@@ -186,8 +189,8 @@ def check(distances: Sequence[Distance], tolerance: Tolerance, where: str) -> No
     ]
     if reasons:
         raise ToleranceError(
-            f"{where} differs too much from the source model: {'; '.join(reasons)}; try another --quantize, "
-            "--calibrate with data that is like the real one, or allow it with --tolerance"
+            f"{where} differs too much from the source model: {'; '.join(reasons)}; "
+            + "; ".join([*advice, "or allow it with --tolerance"])
         )
 
 

@@ -73,9 +73,9 @@ class Verdict:
     accuracy: dict[str, float] | None
     """Shares of the dev set that the source and the file are right about, and its clips; None without a dev set."""
 
-    def check(self, tolerance: Tolerance, where: str) -> None:
-        """Raise `ToleranceError` if that is too far."""
-        check(self.distances, tolerance, where)
+    def check(self, tolerance: Tolerance, where: str, advice: Sequence[str] = ()) -> None:
+        """Raise `ToleranceError` if that is too far; see `parity.check` for `advice`."""
+        check(self.distances, tolerance, where, advice)
         if self.accuracy:
             check_accuracy(self.accuracy, tolerance, where)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgernn.errors import UsageError
 
-__all__ = ["SCHEMES", "Scheme", "Tolerance", "scheme_named"]
+__all__ = ["SCHEMES", "Scheme", "Tolerance", "finer", "scheme_named"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Scheme:
     """Files that may be written in it."""
     taken_apart: bool = False
     """Whether every recurrent operator is taken apart, since no runtime has it in this scheme."""
+    weight_bits: int = 8
 
 
 # float32: kernels may sum in another order, so the last digits differ. The others bound what a sound conversion loses
@@ -41,8 +42,8 @@ class Scheme:
 SCHEMES = {
     scheme.name: scheme
     for scheme in (
-        Scheme("float32", "as trained", Tolerance(1e-4, 80.0)),
-        Scheme("float16", "weights in 16 bits, computed in float32", Tolerance(0.1, 40.0)),
+        Scheme("float32", "as trained", Tolerance(1e-4, 80.0), weight_bits=32),
+        Scheme("float16", "weights in 16 bits, computed in float32", Tolerance(0.1, 40.0), weight_bits=16),
         Scheme("weights-int8", "weights in 8 bits, computed in float32", Tolerance(0.5, 25.0), formats=("onnx",)),
         Scheme("dynamic-int8", "weights in 8 bits, activations quantized as they come", Tolerance(1.0, 20.0)),
         Scheme(
@@ -57,6 +58,7 @@ SCHEMES = {
             "weights in 4 bits, a scale for each 16 or 32 (TFLite: for each output)",
             Tolerance(3.0, 8.0, 0.02),
             taken_apart=True,
+            weight_bits=4,
         ),
     )
 }
@@ -68,3 +70,13 @@ def scheme_named(name: str) -> Scheme:
         return SCHEMES[name]
     except KeyError:
         raise UsageError(f"there is no quantization '{name}'; choose one of {', '.join(SCHEMES)}") from None
+
+
+def finer(scheme: Scheme, kind: str) -> list[str]:
+    """Return the schemes that keep weights in more bits in files of a format, the smallest files first.
+
+    >>> finer(SCHEMES["dynamic-int8"], "onnx")
+    ['float16', 'float32']
+    """
+    more = [item for item in SCHEMES.values() if item.weight_bits > scheme.weight_bits and kind in item.formats]
+    return [item.name for item in sorted(more, key=lambda item: item.weight_bits)]

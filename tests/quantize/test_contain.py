@@ -12,7 +12,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgernn.errors import ConversionError, UnsupportedLayerError
-from edgernn.quantize import child
 from edgernn.quantize.onnx_files.memory import MOST_GB, limited_memory
 from edgernn.quantize.onnx_files.read import read_onnx
 from edgernn.quantize.onnx_files.session import TooLargeError
@@ -25,9 +24,7 @@ SUICIDE = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 def ends_with(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the process that tries a file run this code instead."""
     real = subprocess.run
-    monkeypatch.setattr(
-        child.subprocess, "run", lambda command, **options: real([sys.executable, "-c", code], **options)
-    )
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: real([sys.executable, "-c", code], **options))
 
 
 def test_a_file_that_crashes_its_process_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,8 @@ def test_an_artifact_is_replaced_and_a_failure_leaves_the_old_one(model: Path, t
     assert convert(model, "-o", target, "--to", "onnx", "-q", "--tolerance", "1e-9") == 1
     message = one_line(capsys.readouterr().err)
     assert "step.onnx (dynamic-int8) differs too much from the source model: output dense" in message
+    assert "compared on generated noise" in message
+    assert "--quantize float16 or float32 keeps more of the weights; or allow it with --tolerance" in message
     assert "worst at step" in message
     assert tree(tmp_path) == first
     assert convert(model, "-o", target, "--to", "onnx", "--quantize", "float16", "-q") == 0
