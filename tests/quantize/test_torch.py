@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edgernn.errors import UnsupportedLayerError
 from edgernn.quantize.onnx_source import OnnxChoices, OnnxSource, load_onnx
 from edgernn.quantize.streaming import stream
 from tests.quantize.models.make import FIXED, SCRIPT, build, export, randomize
@@ -160,3 +161,14 @@ def test_the_files_are_what_this_pytorch_writes(name: str, tmp_path: Path) -> No
     export(module, example, tmp_path / "module.onnx", dynamo=name not in SCRIPT, dynamic=not fixed)
     source = load_onnx(tmp_path / "module.onnx", OnnxChoices())
     assert stream(source.graph()).spec().outputs
+
+
+def test_an_lstm_with_a_projection_is_refused(tmp_path: Path) -> None:
+    """The older exporter refuses it itself; the newer one leaves the projection out of what it writes."""
+    module, path = nn.LSTM(FEATURES, 6, proj_size=3, batch_first=True), tmp_path / "module.onnx"
+    example = (torch.zeros(1, 20, FEATURES),)
+    with pytest.raises(torch.onnx.errors.SymbolicValueError, match="LSTMs with projections"):
+        export(module, example, path, dynamo=False)
+    export(module, example, path, dynamo=True)
+    with pytest.raises(UnsupportedLayerError, match=r"3 values from 6 cells.*proj_size"):
+        load_onnx(path, OnnxChoices())
