@@ -36,7 +36,8 @@ def test_words_are_heard(scheme: str, tmp_path: Path, capsys: pytest.CaptureFixt
     output = tmp_path / scheme
     assert main(["convert", str(PRETRAINED / "keyword-crnn"), "-o", str(output), "--quantize", scheme]) == 0
     assert Artifact.open(output).conversion["scheme"] == scheme
-    for runtime in ("litert", "onnxruntime"):
+    for kind in SCHEMES[scheme].formats:
+        runtime = {"tflite": "litert", "onnx": "onnxruntime"}[kind]
         found = heard(output, runtime, capsys)
         right = [
             word for word, start, end in truth() for name, at in found if name == word and start <= at <= end + LATE_S

@@ -82,6 +82,7 @@ class Lowered:
 
 @cache
 def lowered(name: str, batch: int = 1, frames_per_step: int | None = None) -> Lowered:
+    keras.utils.clear_session()  # layers are numbered anew, whichever networks were built before
     model = randomized(NETWORKS[name]())
     step = stream(from_keras(model), batch=batch, frames_per_step=frames_per_step)
     kept = replace(step, model=simplify(step.model))

@@ -62,10 +62,10 @@ def assert_signature(content: bytes, spec: StreamSpec) -> None:
 
 
 def assert_states(name: str, spec: StreamSpec, scheme: str) -> None:
-    """In int8, windows of what convolutions read are int8; frames and outputs are float in every scheme."""
+    """In int8, windows of what quantized convolutions read are int8; frames and outputs are float in every scheme."""
     assert {item.dtype for item in (*spec.inputs, *spec.outputs)} == {"float32"}
     for state in spec.states:
-        integer = scheme == "int8" and state.name in ("conv1d.past", "conv1d_1.past", "lstm_2.delay")
+        integer = scheme == "int8" and state.name in ("conv1d.past", "lstm.delay")
         assert state.dtype == ("int8" if integer else "float32"), state.name
         if state.quant is not None:
             np.testing.assert_array_equal(state.quant.dequantize(state.initial_array()), state.initial)
