@@ -14,7 +14,7 @@ READY := $(VENV)/edgernn-is-installed
 ARGS ?=
 # Tests that run at a time. Each process loads TensorFlow, about 1 GB.
 JOBS ?= 2
-TOGETHER := -n $(JOBS) --dist worksteal
+TOGETHER := -n $(JOBS) --dist loadgroup
 # ruff does not go through the links edgernn/train and so on by itself; mypy and import-linter do.
 CODE := edgernn edgernn/train edgernn/quantize edgernn/devices tests
 

@@ -25,7 +25,8 @@ FOLDERS = {
 DEMO = ROOT / "train" / "pretrained"
 DESKTOP = ("tensorflow", "keras", "onnx", "onnx_ir")
 
-pytestmark = pytest.mark.slow
+# one process at a time: two builds in one folder spoil each other
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 
 
 def run(*command: str | Path, cwd: Path, env: Mapping[str, str] = os.environ) -> str:
