@@ -5,6 +5,7 @@ Each change leaves what the model computes at its own length as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,9 +74,12 @@ def _opened(wanted: list[int], given: Sequence[int], lengths: set[int]) -> list[
     [0, 0, 8]
     >>> _opened([50, 8], (1, 50, 8), {50})
     [-1, 8]
+    >>> _opened([-1, 20, 2, 4], (61, 20, 8), {61, 20})
+    [0, 0, 2, 4]
     """
-    same = 0
-    while same < min(len(wanted), len(given)) - 1 and wanted[same] in (0, given[same]):
+    same, left = 0, math.prod(given) // -math.prod(wanted) if -1 in wanted and 0 not in wanted else -1
+    full = [left if size == -1 else size for size in wanted]
+    while same < min(len(wanted), len(given)) - 1 and full[same] in (0, given[same]):
         same += 1
     rest = wanted[same:]
     if -1 not in rest and len(lengths & set(rest)) == 1 and sum(size in lengths for size in rest) == 1:
