@@ -17,7 +17,7 @@ from typing import Any
 
 from edgernn.approximation import Approximation
 from edgernn.errors import ArtifactError, UsageError
-from edgernn.files import check_file, read_file
+from edgernn.files import check_file, check_there, read_file
 from edgernn.spec import Reader, StreamSpec
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "Artifact", "ModelFile", "check_target", "write_artifact"]
@@ -71,7 +71,10 @@ class Artifact:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Artifact:
-        """Read and check the artifact at `path`; raise `ArtifactError` naming what is wrong."""
+        """Read and check the artifact at `path`.
+
+        Raises `ArtifactError` naming what is wrong with it, `UsageError` where there is nothing at all.
+        """
         folder = Path(path)
         manifest = Reader(_read_manifest(folder), f"{folder / MANIFEST}: ")
         listed, programs = manifest.section("files", least=1), manifest.section("programs", least=1)
@@ -190,6 +193,7 @@ def _check_whole(fresh: Path, target: Path) -> None:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
+    check_there(folder, "the folder of an artifact, as edgernn convert writes it")
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is not an artifact: expected a folder with a {MANIFEST} in it")
     try:

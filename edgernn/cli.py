@@ -26,7 +26,10 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status (0 success, 1 failure, 2 misuse, 130 interrupted)."""
+    """Run the command line; return the exit status (0 success, 1 failure, 2 misuse, 130 interrupted).
+
+    A path that leads nowhere is misuse; what is there and broken, a failure.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     name = " ".join(["edgernn", *arguments[:1]])
     try:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import AudioError, DataError, MissingDependencyError, UsageError
+from edgernn.files import check_there
 
 __all__ = [
     "BACKGROUND",
@@ -41,14 +42,16 @@ SUFFIXES = (".wav", ".flac", ".ogg")
 def read_audio(path: str | os.PathLike[str], rate_hz: int) -> NDArray[np.float32]:
     """Read a recording as mono at `rate_hz`: shape `(n,)`, float32, full scale at ±1.
 
-    Channels are averaged. Raises `AudioError` when the file is missing, not audio, truncated, empty, or says a
-    sample rate of zero; `MissingDependencyError` when its format or its rate needs a package that is not there.
+    Channels are averaged. Raises `AudioError` when the file is not audio, truncated, empty, or says a sample rate of
+    zero; `UsageError` when it is not there, `MissingDependencyError` when its format or its rate needs a package that
+    is not installed.
     """
     if rate_hz <= 0:
         raise UsageError(f"the sample rate must be above zero, not {rate_hz} Hz")
     source = Path(path)
+    check_there(source, "a recording")
     if not source.is_file():
-        raise AudioError(f"{source} cannot be read: there is no such file")
+        raise AudioError(f"{source} cannot be read: it is not a file")
     found = _read_wav(source) or _read_with_soundfile(source)
     samples, found_hz = found
     if found_hz <= 0:
@@ -139,9 +142,11 @@ def list_clips(folder: str | os.PathLike[str]) -> list[Clip]:
 
     With an `index.csv` (columns file and word; speaker and set if known), the clips are its rows. Without, every
     `<word>/<name>.wav|flac|ogg` is a clip; `<speaker>_nohash_<n>` tells the speaker, another name is a speaker of
-    its own. Folders that begin with `_` or `.` hold no words. Raises `DataError` if there is nothing to find.
+    its own. Folders that begin with `_` or `.` hold no words. Raises `DataError` if there is nothing to find in it,
+    `UsageError` if it does not exist.
     """
     root = Path(folder)
+    check_there(root, "a folder with a folder of recordings for each word")
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: expected one with a folder of recordings for each word")
     index = root / "index.csv"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgernn.arrays import read_arrays
 from edgernn.errors import DataError, ShapeError, UsageError
+from edgernn.files import check_there
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import TensorSpec
 
@@ -29,6 +30,7 @@ def read_streams(path: Path, inputs: Sequence[TensorSpec], front_end: Mapping[st
     array for each input, under its name where there are several; or a recording or a folder of recordings, for a model
     that has a front end.
     """
+    check_there(path, ".npz, .npy, a recording, or a folder of recordings")
     arrays = path.suffix in (".npz", ".npy")
     streams = _from_arrays(path, inputs) if arrays else _from_recordings(path, front_end, _are_samples(inputs))
     for index, stream in enumerate(streams):
@@ -96,8 +98,6 @@ def _from_recordings(path: Path, front_end: Mapping[str, Any] | None, as_samples
 
     if front_end is None:
         raise UsageError(f"{path}: the model has no audio front end; give the frames themselves, as .npz or .npy")
-    if not path.exists():
-        raise UsageError(f"{path} does not exist; expected .npz, .npy, a recording, or a folder of recordings")
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in (".wav", ".flac"))
     if not files:
         raise DataError(f"{path} has no .wav or .flac files in it")

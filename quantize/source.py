@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgernn.arrays import read_arrays
 from edgernn.errors import DataError, UsageError
-from edgernn.files import read_file
+from edgernn.files import check_there, read_file
 from edgernn.frontend import LogMel
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.from_keras import from_keras
@@ -90,14 +90,13 @@ def load_source(path: Path, choices: OnnxChoices | None = None) -> Source:
     Keras files are loaded in safe mode: no code in them is run. Raises `ConversionError` for a file that is not a
     model, `UsageError` for a path that is none of these.
     """
+    check_there(path, KINDS)
     if path.is_file() and path.suffix == ".onnx":
         from edgernn.quantize.onnx_source import OnnxChoices, load_onnx
 
         return load_onnx(path, choices or OnnxChoices(), apart=True)
     folder = path if path.is_dir() and not is_saved_model(path) else None
     file = path / "model.keras" if folder else path
-    if not path.exists():
-        raise UsageError(f"{path} does not exist; expected {KINDS}")
     if not is_saved_model(file) and (not file.is_file() or file.suffix not in (".keras", *HDF5)):
         raise UsageError(f"{path}: expected {KINDS}{EXPORTED if path.suffix in ('.pt', '.pth', '.tflite') else ''}")
     facts = _facts(folder / "run.json") if folder else {}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgernn.clips import labels_of
 from edgernn.errors import MissingDependencyError, UsageError
+from edgernn.files import check_there
 from edgernn.quiet import quiet_stderr
 from edgernn.train.recipe import Recipe, fine_tuning, preset, read_recipe
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if not recipe.words:
         raise UsageError(f"there are no words to tell apart: name folders of {options.data}, such as --words up,down")
     labels_of(recipe.words)
+    check_there(Path(options.data), "a folder with a folder of recordings for each word")
     try:
         with quiet_stderr():
             import keras
@@ -94,6 +96,7 @@ def _start(options: argparse.Namespace) -> Recipe:
         raise UsageError(
             "--finetune takes words, model and recipe from its run: leave out --words, --model and --recipe"
         )
+    check_there(options.finetune, "the folder of a training run")
     if not (options.finetune / "model.keras").is_file():
         raise UsageError(
             f"--finetune {options.finetune}: expected the folder of a training run, with model.keras in it"

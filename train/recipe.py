@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgernn.errors import DataError, UsageError
+from edgernn.files import check_there
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -198,7 +199,8 @@ def fine_tuning(recipe: Recipe) -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a TOML recipe; keys it lacks keep their defaults."""
+    """Read a TOML recipe; keys it lacks keep their defaults. Raises `UsageError` for what is not there or no recipe."""
+    check_there(path, "a recipe in TOML, such as the recipe.toml of a run")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +121,11 @@ def test_an_interrupt_while_replacing_leaves_an_artifact(
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
+def test_what_is_not_there_is_misuse(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="tiny does not exist; expected the folder of an artifact"):
+        Artifact.open(tmp_path / "tiny")
+
+
 def test_a_program_without_a_digest_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "tiny")
     (tmp_path / "tiny" / "other.onnx").write_bytes(b"model")
@@ -137,7 +141,7 @@ def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no folder": (shutil.rmtree, "expected a folder"),
+    "no folder": (lambda f: f.rename(f.with_name("moved")) and f.write_bytes(b"model"), "expected a folder"),
     "no manifest": (lambda f: (f / MANIFEST).unlink(), f"has no {MANIFEST}"),
     "half a manifest": (lambda f: (f / MANIFEST).write_text((f / MANIFEST).read_text()[:200]), "cannot be read"),
     "another json": (lambda f: (f / MANIFEST).write_text("[]"), "not the manifest of an EdgeRNN artifact"),

@@ -113,8 +113,10 @@ def test_not_a_number_in_a_recording_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_rate_of_zero_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="no such file"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_audio(tmp_path / "a.wav", 16000)
+    with pytest.raises(AudioError, match="is not a file"):
+        read_audio(tmp_path, 16000)
     with pytest.raises(UsageError, match="above zero"):
         read_audio(tone_wav(tmp_path / "a.wav"), 0)
 
@@ -157,6 +159,8 @@ def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no clips"):
         list_clips(tmp_path)
     with pytest.raises(DataError, match="is not a folder"):
+        list_clips(tone_wav(tmp_path / "a.wav"))
+    with pytest.raises(UsageError, match="does not exist"):
         list_clips(tmp_path / "nowhere")
 
 

@@ -113,7 +113,7 @@ def test_a_training_that_was_killed_ends_like_one_that_was_not(
         (["--words", "low,up"], 1, "has no train or dev clips of up; it has: high, low, other"),
         (["--words", "low", "--model", "big"], 2, "there is no model 'big'; the models are: crnn, gru, lstm"),
         (["--words", "low", "--epochs", "0"], 2, "fit.epochs must be at least 1"),
-        (["--words", "low", "--recipe", "none.toml"], 1, "none.toml cannot be read"),
+        (["--words", "low", "--recipe", "none.toml"], 2, "none.toml does not exist"),
         (["--words", "low", "--resume"], 2, "there is no training to resume"),
     ],
 )

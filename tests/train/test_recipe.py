@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from edgernn.errors import DataError, UsageError
+from edgernn.errors import UsageError
 from edgernn.train.recipe import PRESETS, AugmentRecipe, FitRecipe, ModelRecipe, Recipe, read_recipe, write_recipe
 
 
@@ -44,7 +44,7 @@ def test_a_recipe_that_does_not_fit_is_refused(tmp_path: Path, text: str, messag
 
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"recipe\.toml does not exist"):
         read_recipe(tmp_path / "recipe.toml")
 
 
