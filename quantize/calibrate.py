@@ -21,11 +21,13 @@ Ranges = dict[str, tuple[float, float]]
 """Smallest and largest value by name."""
 
 MOST_STEPS = 6000
+INSIDE, OUTSIDE = ";inside", ";outside"  # a value of a Scan's body, as that gives it and as the Scan does
 
 
 def observe(step: StepGraph, streams: Sequence[Sequence[NDArray[Any]]]) -> Ranges:
-    """Return the range of every value of the float graph over the streams."""
-    return ranges_over(invoke_onnx(_with_all_outputs(step.model).SerializeToString()), step.spec(), streams)
+    """Return the range of every value of the float graph over the streams, those inside a Scan among them."""
+    ranges = ranges_over(invoke_onnx(_with_all_outputs(step.model).SerializeToString()), step.spec(), streams)
+    return {name.removesuffix(OUTSIDE): span for name, span in ranges.items()}
 
 
 def ranges_over(invoke: Invoke, spec: StreamSpec, streams: Sequence[Sequence[NDArray[Any]]]) -> Ranges:
@@ -74,5 +76,18 @@ def _with_all_outputs(model: ir.Model) -> onnx.ModelProto:
     proto = ir.to_proto(model)
     known = {item.name for item in proto.graph.output}
     for node in proto.graph.node:
+        if node.op_type == "Scan":
+            _show_all(node)
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name not in known)
     return proto
+
+
+def _show_all(scan: onnx.NodeProto) -> None:
+    """Let a Scan give what every value of its body is in each frame."""
+    attributes = {item.name: item for item in scan.attribute}
+    body = attributes["body"].g
+    names = [item.name for item in body.input] + [name for node in body.node for name in node.output]
+    body.node.extend(onnx.helper.make_node("Identity", [name], [name + INSIDE]) for name in names)
+    body.output.extend(onnx.ValueInfoProto(name=name + INSIDE) for name in names)
+    scan.output.extend(name + OUTSIDE for name in names)
+    attributes["scan_output_directions"].ints.extend([0] * len(names))

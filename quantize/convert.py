@@ -191,7 +191,7 @@ def prepare(source: Source, options: Options, say: Say) -> Prepared:
         say(remark)
     step = source.step(options.frames_per_step, options.batch, options.bounds)
     kept = replace(step, model=simplify(step.model))
-    taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
+    taken_apart = replace(step, model=simplify(decompose_cells(step.model, rolled=True)))
     say(f"step graph: {step.frames_per_step} frames a step{_of_streams(step.batch)}, {len(step.states)} states")
     streams, origin = _example_streams(source, step, options)
     say(f"asking the source for {options.parity_steps} steps of {origin}")

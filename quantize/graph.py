@@ -179,7 +179,8 @@ def rebuild(
 ) -> ir.Model:
     """Build a graph from `model`, with the same inputs and outputs, asking `visit` what each node becomes.
 
-    `visit(node, new_inputs, builder)` returns the new outputs, or None to have the node copied.
+    `visit(node, new_inputs, builder)` returns the new outputs, or None to have the node copied. The body of a Scan is
+    rebuilt in the same way; it reads nothing of the graph around it.
     """
     builder = Builder(model.graph.name or "graph")
     mapped: Mapped = {}
@@ -190,8 +191,12 @@ def rebuild(
     for node in model.graph:
         inputs = [None if value is None else mapped[value] for value in node.inputs]
         builder.scope = scope_of(node)
-        outputs = visit(node, inputs, builder)
-        for old, new in zip(node.outputs, builder.copy(node, inputs) if outputs is None else outputs, strict=False):
+        if node.op_type == "Scan":
+            inner = rebuild(ir.Model(attribute(node, "body", None), ir_version=IR_VERSION), visit).graph
+            outputs = builder.ops("Scan", inputs, len(node.outputs), {**plain_attributes(node), "body": inner})
+        else:
+            outputs = visit(node, inputs, builder) or builder.copy(node, inputs)
+        for old, new in zip(node.outputs, outputs, strict=False):
             if new.shape is None:  # the pass keeps what a value is, so its shape is known before it is inferred
                 new.shape, new.type = old.shape, old.type
             mapped[old] = new

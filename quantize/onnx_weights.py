@@ -72,7 +72,6 @@ def _stored(model: ir.Model, store: Store) -> ir.Model:
 
 def nibble_products(model: ir.Model) -> ir.Model:
     """Replace products with constant matrices by MatMulNBits: four bits a weight, a scale for each 16 or 32 of them."""
-    stored: dict[tuple[tuple[int, ...], bytes], tuple[ir.Value, ir.Value]] = {}  # a cell reads them for each frame
 
     def visit(node: ir.Node, inputs: Sequence[ir.Value | None], graph: Builder) -> Sequence[ir.Value] | None:
         matrix = matrix_of(node)
@@ -81,11 +80,9 @@ def nibble_products(model: ir.Model) -> ir.Model:
         rows, columns = matrix.shape
         block = min(BLOCKS, key=lambda size: -(-rows // size) * size)  # the one that fills up with fewer zeros
         sizes = {"K": rows, "N": columns, "bits": 4, "block_size": block, "accuracy_level": INT8_PRODUCT}
-        key = (matrix.shape, matrix.tobytes())
-        if key not in stored:
-            packed, scales = _nibbles(matrix, block)
-            stored[key] = graph.constant(packed, "kernel_int4"), graph.constant(scales, "scales")
-        return graph.ops(f"{MICROSOFT}::MatMulNBits", [inputs[0], *stored[key]], 1, sizes)
+        packed, scales = _nibbles(matrix, block)
+        constants = [graph.constant(packed, "kernel_int4"), graph.constant(scales, "scales")]
+        return graph.ops(f"{MICROSOFT}::MatMulNBits", [inputs[0], *constants], 1, sizes)
 
     return rebuild(model, visit)
 

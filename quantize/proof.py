@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgernn.approximation import Approximation
@@ -60,7 +61,8 @@ class Built:
     def operators(self) -> dict[str, int]:
         """How many there are of each operator."""
         if self.kind == "onnx":
-            return dict(Counter(node.op_type for node in onnx.load_from_string(self.content).graph.node))
+            graph = ir.from_proto(onnx.load_from_string(self.content)).graph
+            return dict(Counter(node.op_type for node in graph.all_nodes()))
         names = [operator["op_name"] for operator in open_tflite(self.content)._get_ops_details()]
         return dict(Counter(name for name in names if name != "DELEGATE"))
 

@@ -18,7 +18,7 @@ MOST_LEVELS = 255
 
 def product_inputs(step: StepGraph) -> set[ir.Value]:
     """Return what products with constant matrices read."""
-    read = {node.inputs[0] for node in step.model.graph if matrix_of(node) is not None}
+    read = {node.inputs[0] for node in step.model.graph.all_nodes() if matrix_of(node) is not None}
     return {value for value in read if value is not None and _is_float(value)}
 
 

@@ -44,7 +44,7 @@ def _dynamic(kept: StepGraph, taken_apart: StepGraph) -> ir.Model:
     """Quantize what products read as it comes: of several streams each by itself, which the LSTM does not."""
     if kept.batch > 1:
         return integer_products(taken_apart.model, by_row=True)
-    return integer_products(simplify(decompose_cells(integer_lstm(kept.model))))
+    return integer_products(simplify(decompose_cells(integer_lstm(kept.model), rolled=True)))
 
 
 def _static(step: StepGraph, ranges: Ranges | None) -> ir.Model:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from edgernn.quantize.bounds import EXACT, Bounds, Chunked
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.from_keras import from_keras
@@ -55,6 +56,11 @@ def _delayed() -> Any:
     return keras.Model(first, [layers.LSTM(24, return_sequences=True)(fine), layers.Conv1D(8, 3, strides=2)(first)])
 
 
+def _both_ways() -> Any:
+    both = layers.Bidirectional(layers.GRU(40, return_sequences=True, reset_after=False))
+    return chain(layers.Bidirectional(layers.LSTM(40, return_sequences=True)), both, layers.Dense(5), features=20)
+
+
 NETWORKS: dict[str, Build] = {"lstm": _wide, "gru": _gru, "rnn": _rnn, "crnn": _crnn, "delayed": _delayed}
 
 
@@ -80,13 +86,19 @@ class Lowered:
         return quantized_tflite(*self.plain, SCHEMES[scheme], [tuple(self.streams)], target)
 
 
+BOUNDED: dict[str, Build] = {"both ways": _both_ways}
+BOUNDS = Bounds(Chunked(8, 8))
+"""Of the networks in `BOUNDED`."""
+
+
 @cache
 def lowered(name: str, batch: int = 1, frames_per_step: int | None = None) -> Lowered:
     keras.utils.clear_session()  # layers are numbered anew, whichever networks were built before
-    model = randomized(NETWORKS[name]())
-    step = stream(from_keras(model), batch=batch, frames_per_step=frames_per_step)
+    model = randomized({**NETWORKS, **BOUNDED}[name]())
+    bounds = BOUNDS if name in BOUNDED else EXACT
+    step = stream(from_keras(model), batch=batch, frames_per_step=frames_per_step, bounds=bounds)
     kept = replace(step, model=simplify(step.model))
-    taken_apart = replace(step, model=simplify(decompose_cells(step.model)))
+    taken_apart = replace(step, model=simplify(decompose_cells(step.model, rolled=True)))
     streams = streams_for(model, LENGTH)
     return Lowered(model, kept, taken_apart, streams, observe(taken_apart, [streams]))
 
