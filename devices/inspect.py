@@ -197,17 +197,17 @@ def _micro(operators: Any) -> str:
     """Return the calls that register what the file needs, for a program to copy."""
     if not isinstance(operators, list) or not operators:
         return ""
+    known = [item for item in operators if isinstance(item, Mapping)]
     rows = [
         (
-            f"resolver.{item.get('call')};",
+            f"resolver.{item['call']};" if item.get("call") else f"// {item.get('operator')}",
             f"// {', '.join(item.get('kinds', []))}{'' if item.get('kernel') else ': NO KERNEL'}",
         )
-        for item in operators
-        if isinstance(item, Mapping)
+        for item in known
     ]
     width = max((len(call) for call, _ in rows), default=0)
     lines = [
-        f"tflite::MicroMutableOpResolver<{len(rows)}> resolver;",
+        f"tflite::MicroMutableOpResolver<{sum(bool(item.get('call')) for item in known)}> resolver;",
         *(f"{call:<{width}}  {note}" for call, note in rows),
     ]
     return "\n".join(f"  {line}" for line in lines)

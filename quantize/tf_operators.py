@@ -52,6 +52,13 @@ def _gather(x: Any, places: Any, axis: int) -> Any:
     return tf.gather(x, places if known is None else known % x.shape[axis], axis=axis)
 
 
+def _tile(x: Any, repeats: Sequence[int]) -> Any:
+    """With CONCATENATION, for TensorFlow Lite Micro has no TILE."""
+    for axis, times in enumerate(repeats):
+        x = x if times == 1 else tf.concat([x] * times, axis)
+    return x
+
+
 def _hard_sigmoid(x: Any, alpha: float, beta: float) -> Any:
     """With RELU6, which has an int8 kernel, and not with MINIMUM and MAXIMUM."""
     return tf.nn.relu6(x * (6.0 * alpha) + 6.0 * beta) * (1.0 / 6.0)
@@ -93,7 +100,7 @@ _TABLE.update(
         "Reshape": lambda node, i: tf.reshape(i[0], shape_of(node.outputs[0])),
         "Selu": lambda node, i: _selu(i[0], attribute(node, "alpha", 1.673), attribute(node, "gamma", 1.051)),
         "Softmax": lambda node, i: tf.nn.softmax(i[0], attribute(node, "axis", -1)),
-        "Tile": lambda node, i: tf.tile(i[0], array_of(node.inputs[1])),
+        "Tile": lambda node, i: _tile(i[0], array_of(node.inputs[1]).tolist()),
         "Transpose": lambda node, i: tf.transpose(i[0], attribute(node, "perm", None)),
     }
 )
@@ -176,11 +183,18 @@ def _pad(node: ir.Node, inputs: Sequence[Any]) -> Any:
 
 @_lowers("Gather")
 def _take(node: ir.Node, inputs: Sequence[Any]) -> Any:
-    """Each element several times is a CONCATENATION, which XNNPACK takes and GATHER it does not."""
+    """Neighbours are a SLICE and elements several times a CONCATENATION, which XNNPACK takes and GATHER it does not."""
     x, axis = inputs[0], attribute(node, "axis", 0) % len(inputs[0].shape)
-    constant = node.inputs[1] is not None and node.inputs[1].is_initializer()
-    times, left = divmod(inputs[1].shape.num_elements(), x.shape[axis])
-    if left or not constant or array_of(node.inputs[1]).tolist() != np.repeat(np.arange(x.shape[axis]), times).tolist():
+    if node.inputs[1] is None or not node.inputs[1].is_initializer():
+        return _gather(x, inputs[1], axis)
+    size = x.shape[axis]
+    places = array_of(node.inputs[1]) % size
+    if (places == places.reshape(-1)[:1] + np.arange(places.size).reshape(places.shape)).all():
+        begin, extent = [0] * len(x.shape), list(x.shape)
+        begin[axis], extent[axis] = int(places.reshape(-1)[0]), places.size
+        return tf.reshape(tf.slice(x, begin, extent), [*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]])
+    times = places.size // size
+    if places.tolist() != np.repeat(np.arange(size), times).tolist():
         return _gather(x, inputs[1], axis)
     repeated = tf.concat([tf.expand_dims(x, axis + 1)] * times, axis + 1)
     return tf.reshape(repeated, [*x.shape[:axis], -1, *x.shape[axis + 1 :]])

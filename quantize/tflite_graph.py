@@ -13,7 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-__all__ = ["Scales", "TFLiteGraph"]
+__all__ = ["Scales", "TFLiteGraph", "parameters"]
 
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
@@ -131,7 +131,7 @@ class TFLiteGraph:
         """Give a tensor another type of element and another quantization."""
         item = self._graph.tensors[tensor]
         item.type = getattr(schema.TensorType, dtype.upper())
-        item.quantization = None if scales is None else _parameters(scales)
+        item.quantization = None if scales is None else parameters(scales)
 
     def set_end(self, end: str, name: str, tensor: int) -> None:
         """Let a named output of the signature be another tensor."""
@@ -170,7 +170,8 @@ class TFLiteGraph:
         self._codes = [self._codes[old] for old in codes]
 
 
-def _parameters(scales: Scales) -> Any:
+def parameters(scales: Scales) -> Any:
+    """Return scales as the schema has them."""
     parameters = schema.QuantizationParametersT()
     parameters.scale = np.atleast_1d(scales.scale).astype(np.float32)
     parameters.zeroPoint = np.full(len(parameters.scale), scales.zero_point, np.int64)

@@ -10,17 +10,22 @@ from edgernn.quantize.tflite_graph import Scales
 
 __all__ = [
     "ALIKE",
+    "BIAS",
     "FIXED",
     "HYBRID_VERSIONS",
     "INTEGER_KERNELS",
     "MOVES",
     "PRODUCTS",
-    "parameter_places",
+    "SIGNAL",
+    "WEIGHTS",
     "version_for",
 ]
 
-PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 """Operators with constant weights: int8 with 32-bit accumulators everywhere."""
+
+SIGNAL, WEIGHTS, BIAS = range(3)
+"""What the inputs of products are."""
 
 MOVES = (
     "AVERAGE_POOL_2D", "BROADCAST_TO", "CONCATENATION", "EXPAND_DIMS", "GATHER", "MAX_POOL_2D", "PACK", "PAD",
@@ -29,13 +34,15 @@ MOVES = (
 )  # fmt: skip
 """Operators that compute nothing new: they go with their neighbours, and what goes in and out has one scale."""
 
-ALIKE = (*MOVES, "MAXIMUM", "MINIMUM", "REDUCE_MAX", "REDUCE_MIN")
+ALIKE = (*MOVES, "MAXIMUM", "MINIMUM", "REDUCE_MAX", "REDUCE_MIN", "SELECT_V2")
 """Operators whose kernels compare or copy levels, so that inputs and outputs must have one scale."""
 
 INTEGER_KERNELS = {
     **dict.fromkeys(
         ("ABS", "ADD", "BATCH_MATMUL", "EXP", "LEAKY_RELU", "LOGISTIC", "MAXIMUM", "MEAN", "MINIMUM", "MUL",
-         "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RSQRT", "SUB", "TANH"), "int16"),
+         "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RSQRT", "SELECT_V2", "SUB", "TANH"),
+        "int16",
+    ),
     **dict.fromkeys(("ELU", "GELU", "HARD_SWISH", "LOG_SOFTMAX", "PRELU", "SOFTMAX", "SQUARED_DIFFERENCE"), "int8"),
 }  # fmt: skip
 """The widest integers that each operator (but products and moves) has a kernel for."""
@@ -43,7 +50,7 @@ INTEGER_KERNELS = {
 FIXED = {
     ("LOGISTIC", "int8"): Scales(1 / 256, -128), ("LOGISTIC", "int16"): Scales(1 / 32768),
     ("LOG_SOFTMAX", "int8"): Scales(16 / 256, 127),
-    ("SOFTMAX", "int8"): Scales(1 / 256, -128),
+    ("SOFTMAX", "int8"): Scales(1 / 256, -128), ("SOFTMAX", "int16"): Scales(1 / 32768),
     ("TANH", "int8"): Scales(1 / 128), ("TANH", "int16"): Scales(1 / 32768),
 }  # fmt: skip
 """What the integer kernels of these operators give."""
@@ -56,7 +63,7 @@ _VERSIONS = {
     "PACK": (2, 3), "PAD": (2, 3), "QUANTIZE": (1, 2), "REDUCE_MAX": (2, 3), "REDUCE_MIN": (2, 3), "RELU": (2, 3),
     "RELU6": (2, 3), "RESIZE_NEAREST_NEIGHBOR": (2, 4), "REVERSE_V2": (3, 3), "RSQRT": (2, 3), "SLICE": (2, 4),
     "SOFTMAX": (2, 3), "SPLIT": (2, 4), "SPLIT_V": (2, 2), "SQUARED_DIFFERENCE": (2, 2), "STRIDED_SLICE": (2, 4),
-    "SUB": (2, 5), "TANH": (2, 3), "TILE": (3, 3), "TRANSPOSE": (2, 5), "TRANSPOSE_CONV": (2, 2), "UNPACK": (2, 4),
+    "SUB": (2, 5), "TANH": (2, 3), "TILE": (3, 3), "TRANSPOSE": (2, 5), "UNPACK": (2, 4),
 }  # fmt: skip
 """The versions with kernels for int8 and for int16."""
 
@@ -67,8 +74,3 @@ HYBRID_VERSIONS = {"CONV_2D": (5, 2), "DEPTHWISE_CONV_2D": (6, 4), "FULLY_CONNEC
 def version_for(name: str, kind: str, written: int = 1) -> int:
     """Return the version of an operator for "int8" or "int16"; `written` is that of the same operator in float."""
     return max(written, _VERSIONS.get(name, (1, 1))[kind == "int16"])
-
-
-def parameter_places(name: str) -> tuple[int, int, int]:
-    """Return where among its inputs a product has its signal, its weights and its bias."""
-    return (2, 1, 3) if name == "TRANSPOSE_CONV" else (0, 1, 2)

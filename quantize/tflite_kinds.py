@@ -20,7 +20,7 @@ from typing import Any
 from edgernn.errors import ConversionError
 from edgernn.quantize.products import FRONT_END
 from edgernn.quantize.tflite_graph import TFLiteGraph
-from edgernn.quantize.tflite_kernels import HYBRID_VERSIONS, INTEGER_KERNELS, MOVES, PRODUCTS, parameter_places
+from edgernn.quantize.tflite_kernels import HYBRID_VERSIONS, INTEGER_KERNELS, MOVES, PRODUCTS, SIGNAL, WEIGHTS
 
 __all__ = [
     "FLOAT",
@@ -94,7 +94,7 @@ class _Decision:
             return self._product(op, name)
         if name in MOVES:
             return INT8
-        if not self.integer_only or not signals(self.graph, op):
+        if not self.integer_only or not self._has_floats(op):
             return FLOAT
         if name not in INTEGER_KERNELS:
             raise ConversionError(
@@ -103,8 +103,11 @@ class _Decision:
             )
         return INTEGER_KERNELS[name]
 
+    def _has_floats(self, op: Any) -> bool:
+        return any(tensor >= 0 and self.graph.dtype(tensor) == FLOAT for tensor in (*op.inputs, *op.outputs))
+
     def _product(self, op: Any, name: str) -> str:
-        weights = self.graph.constant(op.inputs[parameter_places(name)[1]])
+        weights = self.graph.constant(op.inputs[WEIGHTS])
         if self.integer_only or self.products == "static":
             return INT8
         if in_front_end(self.graph, op):
@@ -186,7 +189,7 @@ def _largest(candidates: set[int], holds: Callable[[int, set[int]], bool]) -> se
 def is_product(graph: TFLiteGraph, op: Any) -> bool:
     """Tell whether an operator multiplies a signal by constant weights."""
     name = graph.name(op)
-    return name in PRODUCTS and graph.constant(op.inputs[parameter_places(name)[1]]) is not None
+    return name in PRODUCTS and graph.constant(op.inputs[WEIGHTS]) is not None
 
 
 def in_front_end(graph: TFLiteGraph, op: Any) -> bool:
@@ -198,5 +201,5 @@ def in_front_end(graph: TFLiteGraph, op: Any) -> bool:
 def signals(graph: TFLiteGraph, op: Any) -> list[int]:
     """Return the inputs of an operator that are real numbers and not its weights: sizes and axes are integers."""
     if is_product(graph, op):
-        return [op.inputs[parameter_places(graph.name(op))[0]]]
+        return [op.inputs[SIGNAL]]
     return [tensor for tensor in op.inputs if tensor >= 0 and graph.dtype(tensor) == FLOAT]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.quantize.tflite_graph import Scales, TFLiteGraph
-from edgernn.quantize.tflite_kernels import FIXED, HYBRID_VERSIONS, parameter_places, version_for
+from edgernn.quantize.tflite_kernels import BIAS, FIXED, HYBRID_VERSIONS, SIGNAL, WEIGHTS, version_for
 from edgernn.quantize.tflite_kinds import FLOAT, HYBRID, INT8, LEAST_WEIGHTS, Kinds, is_product
 from edgernn.quantize.tflite_scales import Typed
 
@@ -116,35 +116,34 @@ class _Writer:
         return self.graph.add(tensor, kind, scales, np.clip(levels, limits.min, limits.max).astype(kind).tobytes())
 
     def _hybrid_product(self, op: Any) -> None:
-        name, (signal, weights, _) = self.graph.name(op), parameter_places(self.graph.name(op))
-        op.inputs[signal] = self.as_kind(op.inputs[signal], FLOAT)
+        name = self.graph.name(op)
+        op.inputs[SIGNAL] = self.as_kind(op.inputs[SIGNAL], FLOAT)
         values, axis = self._parameters(op)
         per_channel = self.form.hybrid_per_channel or name != "FULLY_CONNECTED"
         if name == "FULLY_CONNECTED":
             op.builtinOptions.asymmetricQuantizeInputs = True
         if name == "FULLY_CONNECTED" and self.form.bits == 4:
             scales = least_squares_scales(values, axis, 7)
-            op.inputs[weights] = self._stored(op.inputs[weights], "int4", scales, nibbles(_levels(values, scales, 7)))
+            op.inputs[WEIGHTS] = self._stored(op.inputs[WEIGHTS], "int4", scales, nibbles(_levels(values, scales, 7)))
         else:
             most = _channel_peaks(values, axis) / 127
             scales = Scales(most if per_channel else most.max(keepdims=True), axis=axis)
-            op.inputs[weights] = self._stored(op.inputs[weights], INT8, scales, _levels(values, scales, 127).tobytes())
+            op.inputs[WEIGHTS] = self._stored(op.inputs[WEIGHTS], INT8, scales, _levels(values, scales, 127).tobytes())
         self.graph.set_version(op, HYBRID_VERSIONS[name][not per_channel])
 
     def _static_product(self, op: Any) -> None:
-        signal, weights, bias = parameter_places(self.graph.name(op))
-        source, (values, axis) = op.inputs[signal], self._parameters(op)
-        op.inputs[signal] = self.as_kind(source, INT8)
+        source, (values, axis) = op.inputs[SIGNAL], self._parameters(op)
+        op.inputs[SIGNAL] = self.as_kind(source, INT8)
         input_scale = float(self.scales[source, INT8].scale)
-        added = self.graph.constant(op.inputs[bias]) if len(op.inputs) > bias else None
+        added = self.graph.constant(op.inputs[BIAS]) if len(op.inputs) > BIAS else None
         most = _channel_peaks(values, axis) / 127
         if added is not None:
             most = np.maximum(most, np.abs(added) / (input_scale * LARGEST_BIAS)).astype(np.float32)
             total = Scales(most * np.float32(input_scale))
             levels = np.rint(added.astype(np.float64) / total.scale).astype(np.int32)
-            op.inputs[bias] = self._stored(op.inputs[bias], "int32", total, levels.tobytes())
+            op.inputs[BIAS] = self._stored(op.inputs[BIAS], "int32", total, levels.tobytes())
         scales = Scales(most, axis=axis)
-        op.inputs[weights] = self._stored(op.inputs[weights], INT8, scales, _levels(values, scales, 127).tobytes())
+        op.inputs[WEIGHTS] = self._stored(op.inputs[WEIGHTS], INT8, scales, _levels(values, scales, 127).tobytes())
 
     def _stored(self, tensor: int, dtype: str, scales: Scales, data: bytes) -> int:
         """Return a constant in levels, added once: a cell that takes several frames a step reads it for each."""
@@ -173,7 +172,7 @@ class _Writer:
 
     def _parameters(self, op: Any) -> tuple[Floats, int]:
         """Return the weights of a product, and which of their axes counts output channels."""
-        values = self.graph.constant(op.inputs[parameter_places(self.graph.name(op))[1]])
+        values = self.graph.constant(op.inputs[WEIGHTS])
         assert values is not None
         return values, CHANNELS.get(self.graph.name(op), 0)
 

@@ -61,7 +61,17 @@ def _both_ways() -> Any:
     return chain(layers.Bidirectional(layers.LSTM(40, return_sequences=True)), both, layers.Dense(5), features=20)
 
 
-NETWORKS: dict[str, Build] = {"lstm": _wide, "gru": _gru, "rnn": _rnn, "crnn": _crnn, "delayed": _delayed}
+def _words() -> Any:
+    """Words, the last of which are none."""
+    words = keras.Input((None,), dtype="int32")
+    value = layers.Embedding(40, 32, mask_zero=True)(words)
+    value = layers.GRU(32, return_sequences=True)(value)
+    return keras.Model(words, layers.Dense(5)(layers.LayerNormalization()(value[..., 4:30])))
+
+
+NETWORKS: dict[str, Build] = {
+    "lstm": _wide, "gru": _gru, "rnn": _rnn, "crnn": _crnn, "delayed": _delayed, "words": _words,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from edgernn.errors import ConversionError
 from edgernn.quantize.target import Target
 from edgernn.quantize.tflite_graph import TFLiteGraph
 from edgernn.quantize.tflite_kernels import INTEGER_KERNELS, version_for
+from edgernn.quantize.tflite_kinds import decide
 from edgernn.quantize.tflite_write import least_squares_scales, nibbles
 from tests.benchmarks.drift import OURS, drift_of, pretrained_gru, variants
 from tests.benchmarks.plain_step import plain_int8
 from tests.quantize.lowering import lowered, snr_db
+from tests.quantize.one_operator import file_of
 
 INTEGER_ONLY = Target("integer-only")
 
@@ -77,6 +79,19 @@ def test_an_integer_only_file_has_no_float(name: str) -> None:
     for state in spec.states:
         assert state.dtype == ("int16" if state.name.endswith((".h", ".c")) else "int8"), state.name
     assert snr_db(name, content, "tflite", spec) > 28
+
+
+@pytest.mark.slow
+def test_masked_words_and_a_normalization_need_no_float() -> None:
+    content, spec = lowered("words").tflite("int8", INTEGER_ONLY)
+    graph = TFLiteGraph(content)
+    assert {graph.dtype(tensor) for tensor in range(graph.count())} == {"bool", "int8", "int16", "int32"}
+    assert snr_db("words", content, "tflite", spec) > 36
+
+
+def test_what_makes_floats_of_something_else_is_refused_too() -> None:
+    with pytest.raises(ConversionError, match="the operator CAST has no integer form in TFLite"):
+        decide(TFLiteGraph(file_of("CAST", "bool to float32")), [], "static", integer_only=True)
 
 
 @pytest.mark.slow
