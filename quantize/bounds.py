@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from edgernn.errors import UsageError
 
-__all__ = ["EXACT", "Bounds", "Chunked", "Window", "read_bounds"]
+__all__ = ["EXACT", "MOST_AT_ONCE", "Bounds", "Chunked", "Window", "read_bounds"]
 
 LONGEST = 1 << 20  # frames; beyond that, somebody has mistaken the unit
+MOST_AT_ONCE = 1024  # streams of a step, or times the frames that it takes at least: likewise
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,18 @@ from typing import Any
 import numpy as np
 
 from edgernn.artifact import Artifact, check_target
-from edgernn.errors import EdgeRNNError, ToleranceError, UsageError
+from edgernn.errors import EdgeRNNError, ToleranceError
 from edgernn.machine import describe_machine
-from edgernn.quantize.convert import Options, Prepared, Say, check_formats, prepare
+from edgernn.quantize.convert import Prepared, Say, prepare
+from edgernn.quantize.options import GOALS, Options, check_options
 from edgernn.quantize.proof import Built, Verdict
 from edgernn.quantize.schemes import SCHEMES, Scheme, Tolerance
 from edgernn.quantize.source import Source
 from edgernn.quantize.stopwatch import bare, in_turns
 from edgernn.text import table
 
-__all__ = ["DEFAULT_TOLERANCE", "RULES", "Tried", "best", "candidates", "convert_best", "front", "read_goal", "tell"]
+__all__ = ["DEFAULT_TOLERANCE", "Tried", "best", "candidates", "convert_best", "front", "tell"]
 
-RULES = {
-    "speed": "the fastest within the tolerance; of those that take at most 5 % longer, the smallest file",
-    "size": "the smallest file within the tolerance; of those at most 5 % larger, the fastest",
-}
 ALIKE = 1.05
 ROUNDS = 60
 MOST_LETTERS = 90
@@ -84,18 +81,6 @@ class Tried:
         return facts | {"us": self.us, "spread_us": self.spread_us, "on_front": on_front, "chosen": chosen}
 
 
-def read_goal(text: str) -> str:
-    """Read `this-machine` or `this-machine,size`; return which rule chooses.
-
-    >>> read_goal("this-machine"), read_goal("this-machine,size")
-    ('speed', 'size')
-    """
-    machine, _, goal = text.partition(",")
-    if machine != "this-machine" or (goal or "speed") not in RULES:
-        raise UsageError(f"--optimize-for {text}: expected this-machine, or this-machine,size")
-    return goal or "speed"
-
-
 def convert_best(
     source: Source,
     output: Path,
@@ -110,7 +95,7 @@ def convert_best(
     Each must keep within `tolerance`; where that is None, within `DEFAULT_TOLERANCE` and its own scheme's. What cannot
     be converted or is too far from the source is a row with its reason. Raises `ToleranceError` if none is left.
     """
-    check_formats(options)
+    check_options(options, schemes)
     check_target(output)
     prepared = prepare(source, options, say)
     tried: list[Tried] = []
@@ -198,7 +183,7 @@ def front(tried: Sequence[Tried]) -> list[Tried]:
 
 
 def best(tried: Sequence[Tried], goal: str) -> Tried:
-    """Choose by one of `RULES`."""
+    """Choose by one of `GOALS`."""
     able = [item for item in tried if not item.reason]
     first, second = ("us", "size") if goal == "speed" else ("size", "us")
     least = min(getattr(item, first) for item in able)
@@ -216,7 +201,7 @@ def _write(
     facts = {
         "optimized_for": {
             "machine": machine.board or machine.cpu,
-            "rule": RULES[goal],
+            "rule": GOALS[goal],
             "candidates": [item.to_dict(item in fronted, item is chosen) for item in tried],
         }
     }

@@ -14,57 +14,27 @@ from edgernn import __version__
 from edgernn.approximation import Approximation
 from edgernn.artifact import Artifact, check_target, write_artifact
 from edgernn.certificate import CERTIFICATE
-from edgernn.errors import UsageError
-from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.examples import GENERATED, Streams, generate_sound, generate_streams, read_streams
 from edgernn.quantize.micro import micro_operators
-from edgernn.quantize.proof import RUNTIMES, Built, Proof, Verdict
-from edgernn.quantize.schemes import Scheme, Tolerance, finer
+from edgernn.quantize.options import FORMATS, Options, check_options
+from edgernn.quantize.proof import Built, Proof, Verdict
+from edgernn.quantize.schemes import Scheme, finer
 from edgernn.quantize.simplify import simplify
 from edgernn.quantize.source import Source
 from edgernn.quantize.streaming import StepGraph
-from edgernn.quantize.target import CPU, Target
 from edgernn.quantize.tflite_variables import with_variables
 from edgernn.quantize.to_onnx import to_onnx
 from edgernn.quantize.to_tflite import plain_tflite, quantized_tflite
 from edgernn.spec import StreamSpec
 
-__all__ = ["FORMATS", "Options", "Prepared", "Say", "check_formats", "convert", "prepare"]
+__all__ = ["FORMATS", "Options", "Prepared", "Say", "convert", "prepare"]
 
-FORMATS = tuple(RUNTIMES)
 NOISE = "generated noise"
 Say = Callable[[str], None]
 TRAINING = ("task", "parameters", "accuracy", "data", "seconds", "versions", "quantize_aware")
 """What a manifest takes from the `run.json` of a training."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a conversion is asked for."""
-
-    formats: tuple[str, ...]
-    scheme: Scheme
-    tolerance: Tolerance
-    bounds: Bounds = EXACT
-    """Approximations asked for by name."""
-    frames_per_step: int | None = None
-    """A multiple of what the strides in time make necessary; None for just that."""
-    batch: int = 1
-    """Streams that one step serves."""
-    state_placement: str = "external"
-    """"external", tensors that a step takes and gives, or "internal", variables inside the (TFLite) model."""
-    target: Target = CPU
-    """What TFLite files are for."""
-    calibration: Path | None = None
-    parity_steps: int = 512
-    """Steps that the artifact is compared with its source over; at least 500."""
-    drift_steps: int = 5000
-    """Steps that the drift certificate covers; with fewer than it has frames for, just these."""
-    seed: int = 0
-    """Of the generated input, where there is no example data."""
-    name: str | None = None
 
 
 def convert(source: Source, output: Path, options: Options, say: Say = lambda line: None) -> Artifact:
@@ -73,7 +43,7 @@ def convert(source: Source, output: Path, options: Options, say: Say = lambda li
     Raises `UnsupportedLayerError` for a layer without a streaming form, `ConversionError` for what a back end refuses,
     `ToleranceError` for a result that is not the source any more. Nothing is written unless all of it succeeds.
     """
-    check_formats(options, options.scheme)
+    check_options(options, [options.scheme])
     check_target(output)
     prepared = prepare(source, options, say)
     built, verdicts = [], []
@@ -99,35 +69,6 @@ def _advice(item: Built, prepared: Prepared) -> list[str]:
     if schemes and not prepared.options.target.integer_only:
         advice.append(f"--quantize {' or '.join(schemes)} keeps more of the weights")
     return advice
-
-
-def check_formats(options: Options, scheme: Scheme | None = None) -> None:
-    """Raise `UsageError` for what is no format, or one that cannot be written in `scheme` or with such states."""
-    formats = options.formats
-    unknown = [kind for kind in formats if kind not in FORMATS]
-    if unknown or not formats:
-        raise UsageError(f"there is no format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
-    missing = [kind for kind in formats if scheme and kind not in scheme.formats]
-    if scheme and missing:
-        raise UsageError(
-            f"there is no {scheme.name} in {', '.join(missing)} files; choose --to {','.join(scheme.formats)}, "
-            "or another --quantize"
-        )
-    if options.target.floor is not None and "tflite" not in formats:
-        raise UsageError(
-            f"--runtime-floor {options.target.floor} is for TFLite files, and --to {','.join(formats)} writes none: "
-            "choose --to tflite, or leave --runtime-floor out"
-        )
-    if options.state_placement == "internal" and options.formats != ("tflite",):
-        raise UsageError(
-            "--state internal is for TFLite files alone, whose variables keep a value from one run to the next: ONNX "
-            "has none, there a state has to go out and come in; choose --to tflite, or --state external"
-        )
-    if options.target.integer_only and (options.scheme.name, options.formats) != ("int8", ("tflite",)):
-        raise UsageError(
-            f"--target {options.target.name} is for int8 in TFLite: choose --quantize int8 --to tflite "
-            f"(found {options.scheme.name} in {','.join(options.formats)})"
-        )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgernn.arrays import read_arrays
 from edgernn.errors import DataError, ShapeError, UsageError
 from edgernn.files import check_there
+from edgernn.quantize.options import EXAMPLES
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import TensorSpec
 
@@ -30,7 +31,7 @@ def read_streams(path: Path, inputs: Sequence[TensorSpec], front_end: Mapping[st
     array for each input, under its name where there are several; or a recording or a folder of recordings, for a model
     that has a front end.
     """
-    check_there(path, ".npz, .npy, a recording, or a folder of recordings")
+    check_there(path, EXAMPLES)
     arrays = path.suffix in (".npz", ".npy")
     streams = _from_arrays(path, inputs) if arrays else _from_recordings(path, front_end, _are_samples(inputs))
     for index, stream in enumerate(streams):

@@ -8,34 +8,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgernn.arrays import read_arrays
-from edgernn.errors import DataError, UsageError
-from edgernn.files import check_there, read_file
+from edgernn.errors import DataError
+from edgernn.files import read_file
 from edgernn.frontend import LogMel
 from edgernn.quantize.bounds import EXACT, Bounds
 from edgernn.quantize.from_keras import from_keras
-from edgernn.quantize.keras_file import HDF5, load_keras
+from edgernn.quantize.keras_file import load_keras
 from edgernn.quantize.keras_legacy import as_float32
+from edgernn.quantize.model_path import check_model, is_onnx, keras_file_of
+from edgernn.quantize.onnx_choices import OnnxChoices
 from edgernn.quantize.oracle import KerasOracle, Oracle
-from edgernn.quantize.saved_model import is_saved_model
 from edgernn.quantize.streaming import StepGraph, stream
 from edgernn.quantize.trace import functional
 from edgernn.spec import Reader
 
-if TYPE_CHECKING:
-    from edgernn.quantize.onnx_source import OnnxChoices
-
 __all__ = ["KerasSource", "Source", "load_source", "source_of"]
 
 MOST_FACTS = 64 * 2**20  # bytes
-KINDS = "a .keras, .h5 or .onnx file, or the folder of a SavedModel or of a training run (with model.keras in it)"
-EXPORTED = "; export a PyTorch model with torch.onnx.export, and convert a TFLite file's source"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +86,13 @@ def load_source(path: Path, choices: OnnxChoices | None = None) -> Source:
     Keras files are loaded in safe mode: no code in them is run. Raises `ConversionError` for a file that is not a
     model, `UsageError` for a path that is none of these.
     """
-    check_there(path, KINDS)
-    if path.is_file() and path.suffix == ".onnx":
-        from edgernn.quantize.onnx_source import OnnxChoices, load_onnx
+    check_model(path)
+    if is_onnx(path):
+        from edgernn.quantize.onnx_source import load_onnx
 
         return load_onnx(path, choices or OnnxChoices(), apart=True)
-    folder = path if path.is_dir() and not is_saved_model(path) else None
-    file = path / "model.keras" if folder else path
-    if not is_saved_model(file) and (not file.is_file() or file.suffix not in (".keras", *HDF5)):
-        raise UsageError(f"{path}: expected {KINDS}{EXPORTED if path.suffix in ('.pt', '.pth', '.tflite') else ''}")
+    file = keras_file_of(path)
+    folder = path if file != path else None
     facts = _facts(folder / "run.json") if folder else {}
     calibration = folder / "calibration.npz" if folder else None
     model, remarks = _computed_in_float32(load_keras(file))

@@ -22,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgernn.errors import ConversionError, UnsupportedLayerError, UsageError
-from edgernn.quantize.bounds import EXACT, Bounds
+from edgernn.quantize.bounds import EXACT, MOST_AT_ONCE, Bounds
 from edgernn.quantize.directions import split_directions
 from edgernn.quantize.graph import ONE_STREAM, Builder, array_of, attribute, evaluate, identifier, scope_of, shape_of
 from edgernn.quantize.supported import instead_of
@@ -169,7 +169,6 @@ class _Entry:
 
 
 _RULES: dict[str, _Entry] = {}
-MOST_AT_ONCE = 1024  # streams, or times the frames that a step takes at least: beyond, somebody mistook the unit
 NEVER = 1e9  # below any other score: Exp of it is zero
 # zeros before them may stay unsaid
 _KEEPS_ZEROS = (
