@@ -8,7 +8,7 @@ that a file computes as it goes (Shape, Gather, Concat, Expand, ...) need no rul
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import edgernn.quantize.onnx_files.operators  # noqa: F401  (fills the table)
 from edgernn.errors import ConversionError, UnsupportedLayerError, UsageError
 from edgernn.quantize.graph import ONE_STREAM, attribute, identifier
+from edgernn.quantize.mixing import refuse_mixing
 from edgernn.quantize.onnx_files.axes import Axes, find_axes
 from edgernn.quantize.onnx_files.importer import BATCH, TIME, Importer
 from edgernn.quantize.onnx_files.initial_states import begin_with_zeros, forget_zero_states
@@ -91,8 +92,10 @@ def from_onnx(
     frames = list(model.graph.inputs)
     _check_dtypes(frames)
     open_lengths(model, frames)
-    axes = find_axes(model, Probe(model), frames, time_axes or {})
+    probe = Probe(model)
+    axes = find_axes(model, probe, frames, time_axes or {})
     _check_states(begun, axes)
+    axes = _apart(model, probe, axes)
     graph = Importer(model, axes.layouts, axes.runs, axes.lengths[0])
     if not axes.batch_is_free:
         graph.one_stream = "the file was exported for a batch of one"
@@ -109,6 +112,21 @@ def from_onnx(
     if graph.one_stream:
         result.metadata_props[ONE_STREAM] = graph.one_stream
     return OnnxSequence(result, _oracle((truth, model), axes, outputs), axes.layouts)
+
+
+def _apart(model: ir.Model, probe: Probe, axes: Axes) -> Axes:
+    """Refuse a file that mixes the sequences of its batch; one whose batch is one has none to mix."""
+    if not axes.batch_is_free:
+        return axes
+    two = {name: axes.runs[2][name].shape for name in axes.layouts}
+    batch = {name: layout.batch or 0 for name, layout in axes.layouts.items()}
+    try:
+        refuse_mixing(model, probe, two, batch)
+    except UnsupportedLayerError:
+        if any((value.shape or ())[batch[value.name or ""]] != 1 for value in model.graph.inputs):
+            raise
+        return replace(axes, runs=axes.runs[:2], batch_is_free=False)
+    return axes
 
 
 def _check_states(begun: Sequence[ir.Node], axes: Axes) -> None:

@@ -25,6 +25,7 @@ from edgernn.errors import ConversionError, UnsupportedLayerError, UsageError
 from edgernn.quantize.bounds import EXACT, MOST_AT_ONCE, Bounds
 from edgernn.quantize.directions import split_directions
 from edgernn.quantize.graph import ONE_STREAM, Builder, array_of, attribute, evaluate, identifier, scope_of, shape_of
+from edgernn.quantize.mixing import KEEP_APART, run_together
 from edgernn.quantize.supported import instead_of
 from edgernn.quantize.timing import Timing
 from edgernn.spec import StateSpec, StreamSpec, TensorSpec
@@ -309,6 +310,7 @@ def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 
         raise UsageError(f"a step serves at least one stream, not {batch}, and at most {MOST_AT_ONCE}")
     if batch > 1 and ONE_STREAM in sequence.metadata_props:
         raise UsageError(f"a step of this model serves one stream, not {batch}: {sequence.metadata_props[ONE_STREAM]}")
+    apart = ONE_STREAM in sequence.metadata_props or run_together(sequence)
     sequence = split_directions(sequence)
     chunk = _chunk(_least_chunk(sequence, bounds), frames_per_step)
     builder = StepBuilder(sequence.graph.name or "step", batch, bounds)
@@ -321,6 +323,8 @@ def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 
         mapped[value] = Stepped(builder.constant(array_of(value), value.name or "constant"))
     for node in sequence.graph:
         mapped.update(zip(node.outputs, _apply(node, mapped, builder), strict=False))
+    if not apart:  # said last: a rule knows the node
+        raise UnsupportedLayerError(f"the model takes one sequence, and not two at once; {KEEP_APART}")
     outputs = [
         (value.name or "output", builder.settle(_with_zeros(value, mapped[value], builder), value))
         for value in sequence.graph.outputs

@@ -34,6 +34,9 @@ def _matmul(operation: Any, call: Call, graph: Emitter) -> ir.Value:
         return graph.op("Squeeze", graph.op("MatMul", call[0], column), graph.constant([-1], "axis"))
     if rank == 1 or (rank > 2 and type(operation).__name__ == "Dot"):
         raise refuse(operation, f"a product with a value of {rank} axes", "use keras.ops.matmul with matrices")
+    left = call.args[0]
+    if isinstance(right, Tensor) and (rank == 2 or (isinstance(left, Tensor) and len(left.shape) != rank)):
+        raise refuse(operation, "it multiplies along the batch", "give both operands the same axes, the batch first")
     return graph.op("MatMul", *call.operands(graph))
 
 
@@ -45,6 +48,8 @@ def _einsum(operation: Any, call: Call, graph: Emitter) -> ir.Value:
     if len(operands) != 2:
         raise refuse(operation, f"a sum of products of {len(operands)} operands", "multiply two at a time")
     (left, x), (right, y) = operands
+    if any(row[:1] != output[:1] if isinstance(value, Tensor) else output[:1] in row for row, value in operands):
+        raise refuse(operation, "it sums over the batch, or moves it", "begin with the batch: 'bij,bjk->bik'")
     if not isinstance(x, Tensor):
         (left, x), (right, y) = (right, y), (left, x)
     if isinstance(y, Tensor):

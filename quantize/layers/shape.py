@@ -153,6 +153,8 @@ def _reshape(operation: Any, call: Call, graph: Emitter) -> ir.Value:
     batch, *target = operation.newshape
     if batch not in (-1, None, call.shape[0]) and call.shape[0] is not None:
         raise refuse(operation, f"it reshapes the batch, to {operation.newshape}", "keep the first axis: (-1, …)")
+    if not target:
+        raise refuse(operation, "it lays everything in one row", "keep the first axis: (-1, …)")
     return _reshaped(target, call, graph)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgernn.errors import ConversionError
 from edgernn.quantize.onnx_files.session import Session, TooLargeError, open_sizes
 
-__all__ = ["Probe", "Run", "Shapes", "independent"]
+__all__ = ["RANDOM", "Probe", "Run", "Shapes", "independent"]
 
 MOST_ELEMENTS = 10**7  # of one input
 Shapes = Mapping[str, tuple[int, ...]]
@@ -41,15 +41,20 @@ class Probe:
 
         Raises `TooLargeError` where it is memory that does not suffice.
         """
-        if any(math.prod(shape) > MOST_ELEMENTS for shape in shapes.values()):
-            return None
+        return None if _too_large(shapes) else self.run(self.noise(shapes))
+
+    def noise(self, shapes: Shapes, entries: int = 1) -> Run:
+        """Return noise for the inputs, of whole numbers those below `entries`: tables may have no more."""
         random = np.random.default_rng(0)
-        fed = {
+        return {
             name: random.standard_normal(shape).astype(np.float32)
             if self._dtypes[name] == np.float32
-            else np.zeros(shape, self._dtypes[name])
+            else random.integers(0, entries, shape).astype(self._dtypes[name])
             for name, shape in shapes.items()
         }
+
+    def run(self, fed: Run) -> Run | None:
+        """Run once with these inputs; see above."""
         try:
             found = self._run(fed, self._names)
         except TooLargeError:
@@ -57,6 +62,10 @@ class Probe:
         except ConversionError:
             return None
         return {**fed, **{name: array for name, array in found.items() if isinstance(array, np.ndarray)}}
+
+
+def _too_large(shapes: Shapes) -> bool:
+    return any(math.prod(shape) > MOST_ELEMENTS for shape in shapes.values())
 
 
 def independent(graph: ir.Graph, data: set[str]) -> set[str]:
