@@ -134,7 +134,9 @@ def _noise(random: np.random.Generator, frames: int, item: TensorSpec) -> NDArra
             f"the input {item.name} takes whole numbers ({item.dtype}), and the model does not say which: give "
             "examples with --calibrate"
         )
-    return random.integers(0, item.below, shape).astype(item.dtype)
+    numbers = random.integers(0, item.below, shape).astype(item.dtype)
+    numbers[:1] = np.clip(numbers[:1], min(1, item.below - 1), None)  # a mask may hide 0: there is a mean from here on
+    return numbers
 
 
 def generate_sound(samples: int, count: int, rate_hz: int, seed: int) -> Streams:

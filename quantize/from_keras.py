@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -129,14 +130,29 @@ def _check_layers(graph: Any) -> None:
         given = node.arguments.kwargs
         if _is_model(layer):
             _check_layers(_functional(layer))
-        elif given.get("mask") is not None and _emitter_of(layer) not in _MASKED:
-            raise refuse(layer, "it is given a mask", "a stream has no padding to mask: only recurrent layers heed one")
+        elif _is_masked(node) and _emitter_of(layer) not in _MASKED:
+            raise refuse(layer, "it is given a mask", UNMASKED)
         else:
             _emitter_of(layer)
             _check_settings(layer)
         for name, (reason, way_out) in REFUSED_ARGUMENTS.items():
             if given.get(name) is not None and given[name] is not False:
                 raise refuse(layer, reason, way_out)
+
+
+UNMASKED = (
+    "recurrent layers that go forward and GlobalAveragePooling1D heed one here; a stream brings no padding, which a "
+    "mask is for: save the model without it (no Masking, mask_zero=False; the weights stay as they are)"
+)
+
+
+def _is_masked(node: Any) -> bool:
+    """Tell whether a layer heeds a mask: one that it is given, or one that its input brings, as attention does."""
+    if node.arguments.kwargs.get("mask") is not None:
+        return True
+    call = getattr(node.operation, "call", None)
+    heeds = call is not None and any(name.endswith("_mask") or name == "mask" for name in signature(call).parameters)
+    return heeds and any(getattr(item, "_keras_mask", None) is not None for item in node.arguments.keras_tensors)
 
 
 def _check_settings(layer: Any) -> None:

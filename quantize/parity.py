@@ -87,6 +87,12 @@ def expected_outputs(
     ]
 
 
+NO_NUMBER = (
+    "the source model itself gives NaN or infinity for the first {} frames of the examples: nothing can be compared; "
+    "where a mask hides them all, their mean is none: let the examples begin with a frame that counts"
+)
+
+
 def _expected_of_one(
     oracle: Oracle, step: StepGraph, stream: Sequence[NDArray[Any]], since: int, prefixes: int
 ) -> Expected:
@@ -113,6 +119,8 @@ def _expected_of_one(
             length = int(number + 1) * chunk - timing.extra_input_frames
             if length not in beginnings:
                 beginnings[length] = oracle([array[:length] for array in stream])
+                if not all(np.isfinite(output).all() for output in beginnings[length]):
+                    raise ConversionError(NO_NUMBER.format(length))
             values.append(beginnings[length][index][None])
         result.append((chosen, np.stack(values)))
     return result

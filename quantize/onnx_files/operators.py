@@ -197,8 +197,8 @@ def cut(node: ir.Node, graph: Importer) -> Sequence[ir.Value]:
         ]
         if all(bound == (0, shape[axis], 1) for bound, shape in zip(bounds, shapes, strict=True)):
             continue
-        if step < 0 or (axis == time and step != 1):
-            raise refuse(node, f"it goes along axis {axis} in steps of {step}")
+        if step < 0 and axis == time:
+            raise refuse(node, "it turns the sequence around", "a stream runs forward only: let it go along features")
         lengths = [shape[axis] for shape in shapes]
         value = (
             _cut_time(node, graph, value, axis, bounds, lengths)
@@ -209,6 +209,8 @@ def cut(node: ir.Node, graph: Importer) -> Sequence[ir.Value]:
 
 
 def _sliced(graph: Importer, value: ir.Value, axis: int, bounds: Sequence[int]) -> ir.Value:
+    if bounds[2] < 0:
+        return graph.op("Gather", value, _int64(graph, range(*bounds), "places"), axis=axis)
     return graph.op(
         "Slice", value, *(_int64(graph, [bound], "bound") for bound in (bounds[0], bounds[1], axis, bounds[2]))
     )
@@ -225,9 +227,11 @@ def _cut_time(
     """Frames from the beginning are dropped by number, and frames from the end by a negative one."""
     starts = {start for start, _, _ in bounds}
     ends = {length - stop for (_, stop, _), length in zip(bounds, lengths, strict=True)}
-    if all(start == length - 1 for (start, _, _), length in zip(bounds, lengths, strict=True)) and ends == {0}:
-        last = graph.op("Gather", value, graph.constant(np.array(-1), "index"), axis=axis)
-        return graph.op("Unsqueeze", last, _int64(graph, [axis], "axes"))
+    every = bounds[0][2]
+    last = all(start == length - 1 for (start, _, _), length in zip(bounds, lengths, strict=True)) and ends == {0}
+    if last and every == 1:
+        frame = graph.op("Gather", value, graph.constant(np.array(-1), "index"), axis=axis)
+        return graph.op("Unsqueeze", frame, _int64(graph, [axis], "axes"))
     if len(starts) > 1 or len(ends) > 1:
         raise refuse(
             node,
@@ -235,7 +239,7 @@ def _cut_time(
             "some can be dropped at either end",
         )
     (start,), (end,) = starts, ends
-    return _sliced(graph, value, axis, (start, -end or TO_THE_END, 1))
+    return _sliced(graph, value, axis, (start, -end or TO_THE_END, every))
 
 
 @imports("Split")

@@ -163,9 +163,19 @@ def _over_all_axes(ends: NDArray[np.int64], axes: Sequence[int], rank: int) -> N
     return pads.ravel()
 
 
-@rule("Slice", kind=Kind.WINDOW)
+def _every(node: ir.Node) -> int:
+    """Return of how many frames a Slice over time keeps one."""
+    shape = () if node.inputs[0] is None else node.inputs[0].shape or ()
+    _, _, axes, steps = _bounds(node)
+    return max([1, *(step for axis, step in zip(axes, steps, strict=True) if not isinstance(shape[axis], int))])
+
+
+@rule("Slice", kind=Kind.WINDOW, stride=_every)
 def cut(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
-    """Cutting features is pointwise; dropping the first or last frames only changes what the frames are called."""
+    """Cutting features is pointwise; dropping the first or last frames only changes what the frames are called.
+
+    Taking every second frame is a window of one that moves by two: a step has as many, in places that do not change.
+    """
     value, timing = _first(inputs)
     starts, stops, axes, steps = _bounds(node)
     if timing.axis not in axes:
@@ -175,8 +185,6 @@ def cut(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> S
     endless = stop > LAST_FRAME
     if every < 0:
         raise refusal(node, "it turns the sequence around", "a stream runs forward only: turn it around twice, or not")
-    if every > 1:
-        raise refusal(node, "it takes every second frame or fewer", "pool with strides instead")
     if start < 0 or (stop >= 0 and not endless):
         kept = f"{start}:{'' if endless else stop}"
         raise refusal(node, f"it keeps the frames [{kept}]", "a stream can drop the first and the last frames: [n:-m]")
@@ -184,7 +192,20 @@ def cut(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> S
     if others:
         arrays = (np.array([bounds[other] for other in others], np.int64) for bounds in (starts, stops, axes, steps))
         value = step.op("Slice", value, *(step.constant(array, "bound") for array in arrays))
-    return [Stepped(value, timing.without_first(start).without_last(0 if endless else -stop))]
+    rest = Stepped(value, timing.without_first(start).without_last(0 if endless else -stop))
+    return [rest if every == 1 else _subsampled(node, rest, every, step)]
+
+
+def _subsampled(node: ir.Node, source: Stepped, every: int, step: StepBuilder) -> Stepped:
+    assert node.inputs[0] is not None
+    assert source.timing is not None
+    missing = max(-source.timing.delay, 0)  # zeros before the sequence are frames, too
+    source = step.delay(source, missing, node.inputs[0])
+    timing = source.timing
+    assert timing is not None
+    assert timing.axis is not None
+    value = step.cut(source.value, timing.axis, timing.delay % every, timing.frames, every)
+    return Stepped(value, timing.window(1, every, 0))
 
 
 def _bounds(node: ir.Node) -> tuple[list[int], list[int], list[int], list[int]]:

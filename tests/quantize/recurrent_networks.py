@@ -121,6 +121,7 @@ MASKED: dict[str, Build] = {
     "masked_cell_of_one's_own": _inside(_every(Leaky(3)), layers.Dense(2)),
     "masked_norm": _inside(layers.BatchNormalization(), layers.TimeDistributed(layers.Dense(3)), layers.GRU(3)),
     "masked_and_states": _mask_and_states,
+    "masked_mean": _inside(layers.GRU(4, return_sequences=True), layers.GlobalAveragePooling1D(), layers.Dense(3)),
     "masked_words": _words,
     "mask_as_an_input": _mask_as_an_input,
     "masked_nothing": _inside(layers.Dense(3)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -25,10 +26,14 @@ NUMBERS = {"zero": [0], "one": [1], "first": 0, "last": -1, "back": [-1], "end":
 Nodes = list[tuple[str, list[str], dict[str, Any]]]
 
 
-def behind_a_gru(nodes: Nodes, batch: str | int = "batch", rank: int = 3) -> onnx.ModelProto:
+def behind_a_gru(
+    nodes: Nodes, batch: str | int = "batch", rank: int = 3, numbers: Mapping[str, object] = MappingProxyType({})
+) -> onnx.ModelProto:
     """A GRU over (batch, time, features) gives g, nodes named after their operator make y of it."""
     random = np.random.default_rng(0)
-    constants = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in NUMBERS.items()]
+    constants = [
+        numpy_helper.from_array(np.array(value, np.int64), name) for name, value in {**NUMBERS, **numbers}.items()
+    ]
     for name, shape in (("w", (1, 15, 6)), ("r", (1, 15, 5))):
         constants.append(numpy_helper.from_array(random.standard_normal(shape).astype(np.float32), name))
     before: Nodes = [
@@ -100,7 +105,7 @@ def test_a_file_for_one_sequence_has_nothing_to_mix(tmp_path: Path) -> None:
     source = loaded(behind_a_gru([*CENTRED[:1], ("Add", ["g", "m", "y"], {})], batch=1), tmp_path)
     x = np.random.default_rng(1).standard_normal((12, 6)).astype(np.float32)
     (found,) = stepped(stream(source.graph()), [x]).values()
-    truth = np.asarray(ReferenceEvaluator(str(tmp_path / "model.onnx")).run(None, {"x": x[None]})[0])
+    truth = np.stack(list(ReferenceEvaluator(str(tmp_path / "model.onnx")).run(None, {"x": x[None]})))[0]
     np.testing.assert_allclose(found, truth[0], atol=1e-5)
     with pytest.raises(UsageError, match="serves one stream, not 2: the file was exported for a batch of one"):
         stream(source.graph(), batch=2)

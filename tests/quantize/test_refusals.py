@@ -84,7 +84,6 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "float16": (lambda: chain(layers.Dense(3, dtype="float16", name="bad")), "weights are float16"),
     "own_layer": (lambda: chain(_Untraceable(name="bad")), "cannot be traced"),
     "nested_own_layer": (lambda: chain(chain(_Untraceable(name="bad")), layers.Dense(2)), "cannot be traced"),
-    "every_second": (lambda: _item((slice(None), slice(None, None, 2))), "every second frame"),
     "batch_norm_of_time": (
         lambda: chain(layers.BatchNormalization(axis=1, name="bad"), length=9),
         "from frame to frame",
@@ -107,9 +106,9 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "sum_over_time": (lambda: _operation(lambda x: keras.ops.sum(x, axis=1)), "has no end"),
     "batch_mean": (lambda: _operation(lambda x: keras.ops.mean(x, axis=0)), "along the batch"),
     "sorted": (lambda: _operation(keras.ops.sort), "no rule for this operation"),
-    "masked_mean": (
-        lambda: chain(layers.Masking(), layers.GlobalAveragePooling1D(name="bad")),
-        "only recurrent layers heed one",
+    "masked_softmax": (
+        lambda: chain(layers.Masking(), layers.Softmax(name="bad")),
+        "save the model without it",
     ),
     "masked_backwards": (
         lambda: chain(layers.Masking(), layers.GRU(2, go_backwards=True, return_sequences=True, name="bad")),
