@@ -51,7 +51,8 @@ def decompose_cells(model: ir.Model, by_activation: bool = False, rolled: bool =
         step = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}.get(node.op_type)
         if step is None:
             return None
-        several = shape_of(node.outputs[0])[0] > 1
+        assert node.inputs[0] is not None
+        several = shape_of(node.inputs[0])[0] > 1  # of the outputs, one that nothing reads has no shape
         return (_scan if rolled and several else _unroll)(_Cell(node, graph, by_activation), node, inputs, step)
 
     return rebuild(model, visit)
