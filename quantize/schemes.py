@@ -55,7 +55,7 @@ SCHEMES = {
         ),
         Scheme(
             "int4",
-            "weights in 4 bits, a scale for each 16 or 32 (TFLite: for each output)",
+            "weights in 4 bits, a scale for each 16 or 32 inputs (TFLite: each 32, or for each output)",
             Tolerance(3.0, 8.0, 0.02),
             taken_apart=True,
             weight_bits=4,

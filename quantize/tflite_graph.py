@@ -20,12 +20,14 @@ _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() i
 
 
 class Scales(NamedTuple):
-    """Quantization of a tensor: one scale, or one for each index along `axis`."""
+    """Quantization of a tensor: one scale, or one for each index along `axis`, or for each block of a row."""
 
     scale: Any
-    """A number, or an array of them."""
+    """A number, or an array of them: `(rows, blocks)` of float16 where there are blocks."""
     zero_point: int = 0
     axis: int = 0
+    block: int = 0
+    """How many neighbours in a row of a matrix share a scale; 0 for no blocks."""
 
 
 class TFLiteGraph:
@@ -118,20 +120,34 @@ class TFLiteGraph:
         if data is None:
             made.name = f"{self.label(like)}{suffix or ';' + dtype}".encode()
         else:
-            buffer = schema.BufferT()
-            buffer.data = np.frombuffer(data, np.uint8)
-            made.buffer = len(self._model.buffers)
-            self._model.buffers.append(buffer)
+            made.buffer = self._buffer(data)
         self._graph.tensors.append(made)
         index = self.count() - 1
         self.retype(index, dtype, scales)
         return index
 
+    def _buffer(self, data: bytes) -> int:
+        made = schema.BufferT()
+        made.data = np.frombuffer(data, np.uint8)
+        self._model.buffers.append(made)
+        return len(self._model.buffers) - 1
+
     def retype(self, tensor: int, dtype: str, scales: Scales | None = None) -> None:
         """Give a tensor another type of element and another quantization."""
         item = self._graph.tensors[tensor]
         item.type = getattr(schema.TensorType, dtype.upper())
-        item.quantization = None if scales is None else parameters(scales)
+        item.quantization = None if scales is None else self._blocks(scales) if scales.block else parameters(scales)
+
+    def _blocks(self, scales: Scales) -> Any:
+        """Return blockwise quantization: its scales are another tensor."""
+        scale = schema.TensorT()
+        scale.shape, scale.type = list(scales.scale.shape), schema.TensorType.FLOAT16
+        scale.buffer = self._buffer(scales.scale.astype(np.float16).tobytes())
+        self._graph.tensors.append(scale)
+        details, made = schema.BlockwiseQuantizationT(), schema.QuantizationParametersT()
+        details.scales, details.zeroPoints, details.blockSize = self.count() - 1, -1, scales.block
+        made.detailsType, made.details = schema.QuantizationDetails.BlockwiseQuantization, details
+        return made
 
     def set_end(self, end: str, name: str, tensor: int) -> None:
         """Let a named output of the signature be another tensor."""
@@ -148,10 +164,12 @@ class TFLiteGraph:
     def _drop_unused(self) -> None:
         graph, model = self._graph, self._model
         ends = [*self.ends("input").values(), *self.ends("output").values(), *graph.inputs, *graph.outputs]
-        used = sorted(
-            {int(i) for op in graph.operators for i in (*op.inputs, *op.outputs) if i >= 0} | {*map(int, ends)}
-        )
+        read = {int(i) for op in graph.operators for i in (*op.inputs, *op.outputs) if i >= 0} | {*map(int, ends)}
+        blocks = [details for tensor in read if (details := _details(graph.tensors[tensor]))]
+        used = sorted(read | {details.scales for details in blocks})
         place = {old: new for new, old in enumerate(used)}
+        for details in blocks:
+            details.scales = place[details.scales]
         for op in graph.operators:
             op.inputs, op.outputs = ([place.get(int(i), -1) for i in indices] for indices in (op.inputs, op.outputs))
         graph.inputs, graph.outputs = ([place[int(i)] for i in indices] for indices in (graph.inputs, graph.outputs))
@@ -168,6 +186,10 @@ class TFLiteGraph:
             op.opcodeIndex = codes.index(op.opcodeIndex)
         model.operatorCodes = [model.operatorCodes[old] for old in codes]
         self._codes = [self._codes[old] for old in codes]
+
+
+def _details(tensor: Any) -> Any:
+    return tensor.quantization.details if tensor.quantization else None
 
 
 def parameters(scales: Scales) -> Any:

@@ -11,6 +11,7 @@ from edgernn.quantize.tflite_graph import Scales
 __all__ = [
     "ALIKE",
     "BIAS",
+    "BLOCKS_VERSION",
     "FIXED",
     "HYBRID_VERSIONS",
     "INTEGER_KERNELS",
@@ -69,6 +70,10 @@ _VERSIONS = {
 
 HYBRID_VERSIONS = {"CONV_2D": (5, 2), "DEPTHWISE_CONV_2D": (6, 4), "FULLY_CONNECTED": (12, 9)}
 """The versions with float in and out and int8 weights: scales by channel, and one scale."""
+
+BLOCKS_VERSION = 14
+"""Of FULLY_CONNECTED with a scale for each block. It came without a version of its own; to runtimes that know this one
+(for weights of 2 bits, later) it is known, and others refuse the file instead of computing without scales."""
 
 
 def version_for(name: str, kind: str, written: int = 1) -> int:

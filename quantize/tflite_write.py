@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.quantize.tflite_graph import Scales, TFLiteGraph
-from edgernn.quantize.tflite_kernels import BIAS, FIXED, HYBRID_VERSIONS, SIGNAL, WEIGHTS, version_for
+from edgernn.quantize.tflite_kernels import BIAS, BLOCKS_VERSION, FIXED, HYBRID_VERSIONS, SIGNAL, WEIGHTS, version_for
 from edgernn.quantize.tflite_kinds import FLOAT, HYBRID, INT8, LEAST_WEIGHTS, Kinds, is_product
 from edgernn.quantize.tflite_scales import Typed
 
@@ -35,6 +35,9 @@ class Weights:
 CHANNELS = {"DEPTHWISE_CONV_2D": 3}
 """Which axis of the weights counts the output channels; of the others it is the first."""
 SMALLEST = 1e-12  # of the peaks of channels, which may be all zeros
+BLOCK = 32  # of inputs with one scale: XNNPACK takes multiples of it
+SHARES = np.append(np.linspace(0.5, 1.0, 26), 7 / 8).astype(np.float32)  # of the peak at level 7; or it is at -8
+LEAST_HALF = 2.0**-14  # the smallest float16 with all its digits
 LARGEST_BIAS = 2**30  # levels of a 32-bit bias, with room for the sum that it is added to
 
 
@@ -122,14 +125,18 @@ class _Writer:
         per_channel = self.form.hybrid_per_channel or name != "FULLY_CONNECTED"
         if name == "FULLY_CONNECTED":
             op.builtinOptions.asymmetricQuantizeInputs = True
+        version = HYBRID_VERSIONS[name][not per_channel]
         if name == "FULLY_CONNECTED" and self.form.bits == 4:
-            scales = least_squares_scales(values, axis, 7)
-            op.inputs[WEIGHTS] = self._stored(op.inputs[WEIGHTS], "int4", scales, nibbles(_levels(values, scales, 7)))
+            scales = block_scales(values) or least_squares_scales(values, axis)
+            version = BLOCKS_VERSION if scales.block else version
+            op.inputs[WEIGHTS] = self._stored(
+                op.inputs[WEIGHTS], "int4", scales, nibbles(_levels(values, scales, 7, -8))
+            )
         else:
             most = _channel_peaks(values, axis) / 127
             scales = Scales(most if per_channel else most.max(keepdims=True), axis=axis)
             op.inputs[WEIGHTS] = self._stored(op.inputs[WEIGHTS], INT8, scales, _levels(values, scales, 127).tobytes())
-        self.graph.set_version(op, HYBRID_VERSIONS[name][not per_channel])
+        self.graph.set_version(op, version)
 
     def _static_product(self, op: Any) -> None:
         source, (values, axis) = op.inputs[SIGNAL], self._parameters(op)
@@ -184,19 +191,32 @@ def _channel_peaks(weights: Floats, axis: int) -> Floats:
     return peaks
 
 
-def least_squares_scales(weights: Floats, axis: int, most: int) -> Scales:
+def least_squares_scales(weights: Floats, axis: int) -> Scales:
     """Return for each channel the scale with the least squared error, of some that cut off up to half of the peak.
 
-    With few levels, large weights are better cut than all others rounded coarsely.
+    With few levels, -8 to 7, large weights are better cut than all others rounded coarsely.
     """
     peaks = _channel_peaks(weights, axis)
     others = tuple(other for other in range(weights.ndim) if other != axis)
-    best, least = peaks / most, np.full(peaks.shape, np.inf)
-    for share in np.linspace(0.5, 1.0, 26, dtype=np.float32):
-        scales = Scales(peaks * share / most, axis=axis)
-        error = ((_levels(weights, scales, most) * _along(scales, weights.ndim) - weights) ** 2).sum(axis=others)
+    best, least = peaks / 7, np.full(peaks.shape, np.inf)
+    for share in SHARES:
+        scales = Scales(peaks * share / 7, axis=axis)
+        error = ((_levels(weights, scales, 7, -8) * _along(scales, weights.ndim) - weights) ** 2).sum(axis=others)
         best, least = np.where(error < least, scales.scale, best), np.minimum(error, least)
     return Scales(best.astype(np.float32), axis=axis)
+
+
+def block_scales(weights: Floats) -> Scales | None:
+    """Return for each 32 inputs of each output the scale with the least squared error, for weights of 4 bits.
+
+    In bfloat16, for that is what XNNPACK computes with; None where there are no whole blocks, or weights so small that
+    the float16 of the file could not hold that.
+    """
+    if weights.shape[-1] % BLOCK:
+        return None
+    best = np.asarray(least_squares_scales(weights.reshape(-1, BLOCK), 0).scale)
+    scale = ((best.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
+    return Scales(scale.reshape(len(weights), -1), block=BLOCK) if scale.min() >= LEAST_HALF else None
 
 
 def nibbles(levels: NDArray[np.int8]) -> bytes:
@@ -206,13 +226,16 @@ def nibbles(levels: NDArray[np.int8]) -> bytes:
     return (flat[::2] | flat[1::2] << 4).tobytes()
 
 
-def _levels(weights: Floats, scales: Scales, most: int) -> NDArray[np.int8]:
-    levels: NDArray[np.int8] = np.clip(np.rint(weights / _along(scales, weights.ndim)), -most, most).astype(np.int8)
+def _levels(weights: Floats, scales: Scales, most: int, least: int | None = None) -> NDArray[np.int8]:
+    rounded = np.rint(weights / _along(scales, weights.ndim))
+    levels: NDArray[np.int8] = np.clip(rounded, -most if least is None else least, most).astype(np.int8)
     return levels
 
 
 def _along(scales: Scales, rank: int) -> Floats:
     """Return the scales in the shape that spreads them over the weights."""
+    if scales.block:
+        return np.repeat(scales.scale, scales.block, axis=1)
     shape = [1] * rank
     shape[scales.axis] = -1
     return np.reshape(np.asarray(scales.scale, np.float32), shape)

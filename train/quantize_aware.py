@@ -56,7 +56,7 @@ def rounded(kernel: Any, bits: int) -> Any:
     """Round weights `(..., out)` to the levels of the file; gradients pass.
 
     In 8 bits each output has a scale, -127 to 127. In 4 bits each block of 16 or 32 inputs of an output has one, and
-    its largest element is at level -8: these are the levels of ONNX files, where TFLite has a scale for each output.
+    its largest element is at level -8: the levels of ONNX files. TFLite has others, for want of negative scales.
     """
     shape = ops.shape(kernel)
     matrix = ops.reshape(kernel, (-1, shape[-1]))

@@ -13,7 +13,7 @@ from edgernn.quantize.target import Target
 from edgernn.quantize.tflite_graph import TFLiteGraph
 from edgernn.quantize.tflite_kernels import INTEGER_KERNELS, version_for
 from edgernn.quantize.tflite_kinds import decide
-from edgernn.quantize.tflite_write import least_squares_scales, nibbles
+from edgernn.quantize.tflite_write import block_scales, least_squares_scales, nibbles
 from tests.benchmarks.drift import OURS, drift_of, pretrained_gru, variants
 from tests.benchmarks.plain_step import plain_int8
 from tests.quantize.lowering import lowered, snr_db
@@ -33,16 +33,32 @@ def test_cutting_the_largest_weights_loses_less_than_rounding_all_others_coarsel
     weights = np.random.default_rng(0).standard_t(4, (8, 256)).astype(np.float32)
     weights[3] = 0.0
     peaks = np.maximum(np.abs(weights).max(axis=1), 1e-12)
-    scales = np.asarray(least_squares_scales(weights, 0, 7).scale)
+    scales = np.asarray(least_squares_scales(weights, 0).scale)
     assert (scales <= peaks / 7 * 1.0001).all()
 
     def error(scale: np.ndarray) -> np.ndarray:
-        levels = np.clip(np.rint(weights / scale[:, None]), -7, 7)
+        levels = np.clip(np.rint(weights / scale[:, None]), -8, 7)
         total: np.ndarray = ((levels * scale[:, None] - weights) ** 2).sum(axis=1)
         return total
 
     assert (error(scales) <= error(peaks / 7) * 1.0001).all()
     assert error(scales).sum() < 0.8 * error(peaks / 7).sum()
+
+
+def test_blocks_have_scales_of_their_own_where_there_are_whole_ones() -> None:
+    weights = np.random.default_rng(0).standard_t(4, (8, 256)).astype(np.float32)
+    scales = block_scales(weights)
+    assert scales is not None
+    assert scales.scale.shape == (8, 8)
+    np.testing.assert_array_equal(scales.scale.astype(np.float16).astype(np.float32), scales.scale)
+
+    def error(scale: np.ndarray) -> float:
+        return float(((np.clip(np.rint(weights / scale), -8, 7) * scale - weights) ** 2).sum())
+
+    by_row = np.asarray(least_squares_scales(weights, 0).scale)[:, None]
+    assert error(np.repeat(scales.scale, 32, axis=1)) < 0.8 * error(by_row)
+    assert block_scales(weights[:, :40]) is None
+    assert block_scales(weights * 1e-4) is None, "which float16 would not hold"
 
 
 def test_sixteen_bits_are_versions_of_their_own() -> None:
@@ -109,6 +125,16 @@ def test_a_step_of_several_frames_has_each_matrix_once(scheme: str) -> None:
     assert (len(read), len(set(read))) == (2 + 4 * 2 + 1, 5), "of the input, of the state in each frame, of the output"
     assert len(content) < len(lowered("gru").tflite(scheme)[0]) + 12_000
     assert snr_db("gru", content, "tflite", spec) > 10
+
+
+@pytest.mark.slow
+def test_weights_of_four_bits_have_a_scale_for_each_block() -> None:
+    content, spec = lowered("words").tflite("int4")
+    graph = TFLiteGraph(content)
+    scales = [graph.shape(tensor) for tensor in range(graph.count()) if graph.dtype(tensor) == "float16"]
+    assert sorted(scales) == [(32, 1), (32, 1), (64, 1), (64, 1)], "products of 32 inputs; the last one has 26"
+    assert snr_db("words", content, "tflite", spec) > 20
+    assert snr_db("words", graph.content(), "tflite", spec) > 20, "written again, they are still there"
 
 
 @pytest.mark.slow
