@@ -90,6 +90,10 @@ def _specs(artifact: Artifact) -> list[tuple[str, str]]:
 def _spec(spec: StreamSpec, frame_rate_hz: float | None) -> str:
     rows = [("input", t.name, _shape(t.shape), t.dtype, t.nbytes, _quant(t.quant), "") for t in spec.inputs]
     rows += [
+        ("context", t.name, _shape(t.shape), t.dtype, t.nbytes, _quant(t.quant), "given once, at a reset")
+        for t in spec.contexts
+    ]
+    rows += [
         ("output", t.name, _shape(t.shape), t.dtype, t.nbytes, _quant(t.quant), f"{kind}, delay {delay}")
         for t, kind, delay in zip(spec.outputs, spec.output_kinds, spec.output_delays, strict=True)
     ]

@@ -52,6 +52,7 @@ def measure(
     runner = open_model(model, name, threads)
     opened = time.perf_counter()
     frames = _frames(runner)
+    runner.reset(context=runner.spec.example_context(np.random.default_rng(0)))
     first_us = _step_times(runner, frames, 1)[0]
     grown = resident_bytes() - before
     _step_times(runner, frames, WARM_UP_STEPS)

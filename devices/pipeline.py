@@ -24,6 +24,12 @@ def open_stream(
     front_end = open_front_end(artifact)
     spec = decoder or keyword_spec_of(artifact)
     runner = open_runner(artifact, runtime, threads)
+    if runner.spec.contexts:
+        names = ", ".join(item.name for item in runner.spec.contexts)
+        raise ArtifactError(
+            f"{artifact.path} takes a context ({names}), which a stream of sound does not bring: open it from Python "
+            "and begin with runner.reset(context=...)"
+        )
     outputs = runner.spec.outputs[0].shape[-1]
     if outputs != len(artifact.labels):
         raise ArtifactError(f"{artifact.path} has {len(artifact.labels)} labels for {outputs} outputs: convert again")

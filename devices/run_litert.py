@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgernn.artifact import ModelFile
 from edgernn.devices.carry import overlap, plan_copies
+from edgernn.devices.contexts import ContextKeeper
 from edgernn.devices.ports import not_arrays, reader, writer, wrong_number
 from edgernn.devices.states import StatefulRunner, StateKeeper
 from edgernn.errors import ArtifactError, MissingDependencyError, StepError, UsageError
@@ -78,6 +79,7 @@ class LiteRTRunner(StatefulRunner):
         carried = _carried(spec)
         self._states = [tensors["input", state.input] for state in carried]
         self._keeper = StateKeeper(spec)
+        self._contexts = ContextKeeper(spec, [tensors["input", item.name] for item in spec.contexts])
         self._copies = plan_copies([tensors["output", state.output] for state in carried], self._states)
         self._writers = [writer(tensor, tensors["input", tensor.name]) for tensor in spec.inputs]
         ports = []
@@ -87,8 +89,8 @@ class LiteRTRunner(StatefulRunner):
             ports.append(reader(tensor, memory, in_place=not any(overlap(memory, s) for s in self._states)))
         self._outputs = tuple(real for real, _ in ports)
         self._readers = [read for _, read in ports if read is not None]
-        self._invoke = interpreter.invoke
-        self.reset()
+        self._open(interpreter.invoke)
+        self._begin(None)
 
     def step(self, *frames: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """Take one step; see `edgernn.stream.Runner`."""
@@ -112,7 +114,7 @@ class LiteRTRunner(StatefulRunner):
 
     def close(self) -> None:
         """Let go of the interpreter; its memory goes when the last view on it does."""
-        self._invoke = _closed
+        self._invoke, self._withheld = _closed, None
 
 
 class VariablesRunner(LiteRTRunner):
@@ -122,21 +124,22 @@ class VariablesRunner(LiteRTRunner):
         self._interpreter = interpreter
         super().__init__(interpreter, model, runtime)
 
-    def reset(self, stream: int | None = None) -> None:
-        """Put every state back to its initial value: of one stream, or of all."""
+    def _begin(self, stream: int | None) -> None:
         chosen = np.zeros(self.spec.batch, np.bool_)
         chosen[self._keeper.chosen(stream)] = True
         self._call(RESET, {STREAMS: chosen})
 
     def snapshot(self, stream: int | None = None) -> State:
-        """Return copies of all states, and of how far the warm-up is."""
+        """Return copies of all states and contexts, and of how far the warm-up is."""
         arrays, keeper = self._read()
-        return keeper.snapshot(arrays, stream)
+        self._contexts.check(keeper.chosen(stream))
+        return keeper.snapshot([*arrays, *self._contexts.arrays], stream)
 
     def restore(self, state: State, stream: int | None = None) -> None:
         """Go on from a snapshot; raise `ShapeError` if it is not one of this model."""
         arrays, keeper = self._read()
-        keeper.restore(arrays, state, stream)
+        keeper.restore([*arrays, *self._contexts.arrays], state, stream)
+        self._given(keeper.chosen(stream))
         written = {spec.input: array for spec, array in zip(self.spec.states, arrays, strict=True)}
         counted = {STEPS: keeper.made.astype(np.int32)} if keeper.longest else {}
         self._call(RESTORE, {**written, **counted})
@@ -175,7 +178,7 @@ def _tensors(interpreter: Any, model: ModelFile) -> dict[tuple[str, str], NDArra
     """Return a lasting view of every tensor that a step takes or gives, by end ("input", "output") and name."""
     spec, carried = model.spec, _carried(model.spec)
     expected: Ends = {
-        "input": [(t.name, t) for t in spec.inputs] + [(s.input, s) for s in carried],
+        "input": [(t.name, t) for t in (*spec.inputs, *spec.contexts)] + [(s.input, s) for s in carried],
         "output": [(t.name, t) for t in spec.outputs] + [(s.output, s) for s in carried],
     }
     found = _checked(interpreter, model, "serving_default", expected)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.artifact import ModelFile
+from edgernn.devices.contexts import ContextKeeper
 from edgernn.devices.ports import not_arrays, reader, writer, wrong_number
 from edgernn.devices.states import StatefulRunner, StateKeeper
 from edgernn.errors import ArtifactError, EdgeRNNError, MissingDependencyError, StepError
@@ -76,7 +77,7 @@ def _check(session: Any, model: ModelFile) -> None:
     """Compare the file's tensors with the spec; ONNX does not tell the quantization of inputs and outputs."""
     spec = model.spec
     expected: dict[str, dict[str, TensorSpec | StateSpec]] = {
-        "input": {**{t.name: t for t in spec.inputs}, **{s.input: s for s in spec.states}},
+        "input": {**{t.name: t for t in (*spec.inputs, *spec.contexts)}, **{s.input: s for s in spec.states}},
         "output": {**{t.name: t for t in spec.outputs}, **{s.output: s for s in spec.states}},
     }
     for end, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
@@ -97,22 +98,24 @@ class OnnxRunner(StatefulRunner):
         self.spec = spec = model.spec
         self.runtime = runtime
         self._keeper = StateKeeper(spec)
-        inputs = [np.zeros(tensor.shape, tensor.dtype) for tensor in spec.inputs]
+        inputs = [np.zeros(tensor.shape, tensor.dtype) for tensor in (*spec.inputs, *spec.contexts)]
+        frames, contexts = inputs[: len(spec.inputs)], inputs[len(spec.inputs) :]
+        self._contexts = ContextKeeper(spec, contexts)
         outputs = [np.zeros(tensor.shape, tensor.dtype) for tensor in spec.outputs]
         self._states, self._next_states = (
             [np.zeros(state.shape, state.dtype) for state in spec.states] for _ in range(2)
         )
         self._memory = [*inputs, *outputs]  # the session holds addresses, not references
-        self._writers = [writer(*pair) for pair in zip(spec.inputs, inputs, strict=True)]
+        self._writers = [writer(*pair) for pair in zip(spec.inputs, frames, strict=True)]
         ports = [reader(*pair, in_place=True) for pair in zip(spec.outputs, outputs, strict=True)]
         self._outputs = tuple(real for real, _ in ports)
         self._readers = [read for _, read in ports if read is not None]
-        self._run = session.run_with_iobinding
+        self._open(session.run_with_iobinding)
         self._binding, self._next_binding = (
             _bind(session, model, inputs, outputs, *pair)
             for pair in ((self._states, self._next_states), (self._next_states, self._states))
         )
-        self.reset()
+        self._begin(None)
 
     def step(self, *frames: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """Take one step; see `edgernn.stream.Runner`."""
@@ -121,7 +124,7 @@ class OnnxRunner(StatefulRunner):
         try:
             for write, array in zip(self._writers, frames):  # noqa: B905 (strict costs 0.1 µs; checked above)
                 write(array)
-            self._run(self._binding)
+            self._invoke(self._binding)
         except AttributeError as error:
             raise not_arrays(self.spec, frames) from error
         except EdgeRNNError:
@@ -138,7 +141,7 @@ class OnnxRunner(StatefulRunner):
 
     def close(self) -> None:
         """Let go of the session."""
-        self._run = _closed
+        self._invoke, self._withheld = _closed, None
 
 
 def _closed(binding: object) -> None:
@@ -155,7 +158,7 @@ def _bind(
 ) -> Any:
     """Return a binding that reads `inputs` and `states` and writes `outputs` and `next_states`."""
     spec, binding = model.spec, session.io_binding()
-    ins = [t.name for t in spec.inputs] + [s.input for s in spec.states]
+    ins = [t.name for t in (*spec.inputs, *spec.contexts)] + [s.input for s in spec.states]
     outs = [t.name for t in spec.outputs] + [s.output for s in spec.states]
     for name, array in zip(ins, [*inputs, *states], strict=True):
         binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

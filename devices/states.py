@@ -5,16 +5,17 @@ All of it for every stream of a batch, or for one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import EllipsisType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgernn.devices.contexts import ContextKeeper
 from edgernn.errors import ShapeError, UsageError
 from edgernn.spec import STEPS, StateSpec, StreamSpec
-from edgernn.stream import State
+from edgernn.stream import Context, State
 
 __all__ = ["StateKeeper", "StatefulRunner"]
 
@@ -22,10 +23,15 @@ Place = tuple[slice | list[int] | EllipsisType, ...]
 
 
 class StateKeeper:
-    """Writes and reads states in arrays that a runner owns, one array a state, in the order of the specs."""
+    """Writes and reads states in arrays that a runner owns, one array a state, in the order of the specs.
+
+    A snapshot has the contexts, too, whose arrays stand behind those of the states.
+    """
 
     def __init__(self, spec: StreamSpec) -> None:
         self._specs = spec.states
+        held = (StateSpec(c.name, c.name, c.name, c.shape, c.dtype, c.quant) for c in spec.contexts)
+        self._kept = (*spec.states, *held)
         self._batch = spec.batch
         self._initial = [state.initial_array() for state in spec.states]
         self._lanes = [[self._place(state, [stream]) for state in spec.states] for stream in range(spec.batch)]
@@ -57,11 +63,11 @@ class StateKeeper:
         self.holding = bool(self.made.min() < self.longest)
 
     def snapshot(self, arrays: Sequence[NDArray[Any]], stream: int | None = None) -> State:
-        """Return copies of the states, and of how far the warm-up is."""
+        """Return copies of states and contexts, and of how far the warm-up is."""
         chosen = self.chosen(stream)
         copies = {
             spec.name: np.array(array[self._place(spec, chosen)], order="C")
-            for spec, array in zip(self._specs, arrays, strict=True)
+            for spec, array in zip(self._kept, arrays, strict=True)
         }
         return {**copies, STEPS: self.made[chosen]}
 
@@ -69,13 +75,13 @@ class StateKeeper:
         """Write a snapshot; raise `ShapeError`, with nothing written, if it is not one of this model."""
         chosen = self.chosen(stream)
         self._check(state, len(chosen))
-        for spec, array in zip(self._specs, arrays, strict=True):
+        for spec, array in zip(self._kept, arrays, strict=True):
             array[self._place(spec, chosen)] = state[spec.name]
         self.made[chosen] = state[STEPS]
         self._note()
 
     def _check(self, state: State, streams: int) -> None:
-        expected = {spec.name: (self._shape(spec, streams), spec.dtype) for spec in self._specs}
+        expected = {spec.name: (self._shape(spec, streams), spec.dtype) for spec in self._kept}
         expected[STEPS] = ((streams,), "int64")
         found = {name: (array.shape, str(array.dtype)) for name, array in state.items()}
         if found != expected:
@@ -104,20 +110,45 @@ class StateKeeper:
 
 
 class StatefulRunner:
-    """What runners have in common: states in arrays of their own, which a `StateKeeper` writes and reads."""
+    """What runners have in common: states and contexts in arrays of their own, which keepers write and read."""
 
     spec: StreamSpec
     _keeper: StateKeeper
+    _contexts: ContextKeeper
     _states: list[NDArray[Any]]
+    _invoke: Callable[..., object]
+    """What a step calls: the model or, until every stream has its context, what says so; a step need not ask."""
+    _withheld: Callable[..., object] | None = None
 
-    def reset(self, stream: int | None = None) -> None:
-        """Put every state back to its initial value: of one stream, or of all."""
+    def _open(self, invoke: Callable[..., object]) -> None:
+        self._withheld = invoke if self.spec.contexts else None
+        self._invoke = self._lacks_context if self.spec.contexts else invoke
+
+    def _lacks_context(self, *_: object) -> None:
+        self._contexts.check(range(self.spec.batch))
+
+    def _given(self, chosen: Sequence[int]) -> None:
+        self._contexts.given(chosen)
+        if self._withheld is not None and not self._contexts.missing:
+            self._invoke, self._withheld = self._withheld, None
+
+    def reset(self, stream: int | None = None, context: Context | None = None) -> None:
+        """Put every state back to its initial value, of one stream or of all; give these a context, if there is one."""
+        chosen = self._keeper.chosen(stream)
+        if context is not None:
+            self._contexts.give(context, chosen)
+            self._given(chosen)
+        self._begin(stream)
+
+    def _begin(self, stream: int | None) -> None:
         self._keeper.reset(self._states, stream)
 
     def snapshot(self, stream: int | None = None) -> State:
-        """Return copies of all states, and of how far the warm-up is."""
-        return self._keeper.snapshot(self._states, stream)
+        """Return copies of all states and contexts, and of how far the warm-up is."""
+        self._contexts.check(self._keeper.chosen(stream))
+        return self._keeper.snapshot([*self._states, *self._contexts.arrays], stream)
 
     def restore(self, state: State, stream: int | None = None) -> None:
         """Go on from a snapshot; raise `ShapeError` if it is not one of this model."""
-        self._keeper.restore(self._states, state, stream)
+        self._keeper.restore([*self._states, *self._contexts.arrays], state, stream)
+        self._given(self._keeper.chosen(stream))

@@ -144,6 +144,8 @@ def _step_through(runner: Runner, certificate: Certificate) -> list[NDArray[np.f
     for index, golden in enumerate(certificate.outputs):
         for row, step in enumerate(golden.steps.tolist()):
             wanted.setdefault(step, []).append((index, row))
+    names = [tensor.name for tensor in runner.spec.contexts]
+    runner.reset(context=dict(zip(names, certificate.contexts, strict=True)))
     for number, frames in enumerate(certificate.chunks(runner.spec)):
         outputs = runner.step(*frames)
         for index, row in wanted.get(number, ()):

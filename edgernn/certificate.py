@@ -123,6 +123,8 @@ class Certificate:
     """Largest error against the source, as a share of `Bound.scale`."""
     origin: str
     """Where the frames are from."""
+    contexts: tuple[NDArray[Any], ...] = ()
+    """For each context: what is held all the time, `(...)` or, for a batch, `(batch, ...)`."""
 
     def chunks(self, spec: StreamSpec) -> Iterator[tuple[NDArray[Any], ...]]:
         """Yield what each step takes, for each input `(frames_per_step, features...)`, in a batch with it in front."""
@@ -143,6 +145,8 @@ class Certificate:
         arrays: dict[str, NDArray[Any]] = {}
         for index, array in enumerate(self.frames):
             arrays[f"frames.{index}"], arrays[f"scale.{index}"] = _to_levels(array)
+        for index, array in enumerate(self.contexts):
+            arrays[f"context.{index}"], arrays[f"context_scale.{index}"] = _to_levels(array)
         for index, golden in enumerate(self.outputs):
             arrays[f"steps.{index}"], arrays[f"asked.{index}"] = (
                 array.astype(np.int32) for array in (golden.steps, golden.asked)
@@ -204,11 +208,12 @@ def read_certificate(artifact: Artifact) -> Certificate:
         made={kind: _made(made.section(kind), step[kind].spec) for kind in made},
         tolerance=section.positive("tolerance"),
         origin=section.text("origin"),
+        contexts=tuple(_held(arrays, index, tensor) for index, tensor in enumerate(spec.contexts)),
     )
 
 
 def _taken_and_given(spec: StreamSpec) -> list[tuple[str, tuple[int, ...]]]:
-    return [(tensor.name, tensor.shape) for tensor in (*spec.inputs, *spec.outputs)]
+    return [(tensor.name, tensor.shape) for tensor in (*spec.inputs, *spec.contexts, *spec.outputs)]
 
 
 def _made(read: Reader, spec: StreamSpec) -> Made:
@@ -263,15 +268,24 @@ class _Arrays:
 def _frames(arrays: _Arrays, spec: StreamSpec) -> tuple[NDArray[Any], ...]:
     found = []
     for index, tensor in enumerate(spec.inputs):
-        whole = np.dtype(tensor.dtype).kind in "iu" and tensor.quant is None
         sizes = [*([tensor.shape[0]] if spec.batch > 1 else []), None, *tensor.shape[2:]]
-        levels = arrays.get(f"frames.{index}", [tensor.dtype] if whole else ["int16"], sizes)
+        levels = arrays.get(f"frames.{index}", _level_dtypes(tensor), sizes)
         scale = arrays.get(f"scale.{index}", ["float64"], [])
         found.append(_from_levels(levels, scale))
     lengths = {array.shape[0 if spec.batch == 1 else 1] for array in found}
     if len(lengths) > 1 or lengths.pop() % spec.frames_per_step:
         raise ArtifactError(f"{arrays.where}: the inputs should have as many frames each, for whole steps")
     return tuple(found)
+
+
+def _held(arrays: _Arrays, index: int, tensor: TensorSpec) -> NDArray[Any]:
+    levels = arrays.get(f"context.{index}", _level_dtypes(tensor), tensor.step_shape)
+    return _from_levels(levels, arrays.get(f"context_scale.{index}", ["float64"], []))
+
+
+def _level_dtypes(tensor: TensorSpec) -> list[str]:
+    whole = np.dtype(tensor.dtype).kind in "iub" and tensor.quant is None
+    return [tensor.dtype] if whole else ["int16"]
 
 
 def _golden(arrays: _Arrays, index: int, tensor: TensorSpec, kinds: Sequence[str], total: int) -> Golden:

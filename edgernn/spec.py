@@ -89,6 +89,8 @@ class TensorSpec:
 
     def example(self, random: np.random.Generator) -> NDArray[Any]:
         """Return values for a step, drawn: normal ones, or any that are in the table; shape `step_shape`."""
+        if self.dtype == "bool":
+            return random.integers(0, 2, self.step_shape).astype(self.real_dtype)
         if self.below is None:
             return random.standard_normal(self.step_shape).astype(self.real_dtype)
         return random.integers(0, self.below, self.step_shape).astype(self.real_dtype)
@@ -158,8 +160,14 @@ class StreamSpec:
     """For each output: "frames" (a sequence), or "prefix" (what the source gives for all frames so far)."""
     latency_frames: int = 0
     """Input frames by which the slowest output is later than the frame it belongs to."""
+    contexts: tuple[TensorSpec, ...] = ()
+    """Inputs that a stream is given once, when it begins, and that every step reads: `(batch, ...)`, without time."""
     state_placement: str = "external"
     """Where the states are: "external", tensors that every step takes and gives, or "internal", in the model itself."""
+
+    def example_context(self, random: np.random.Generator) -> dict[str, NDArray[Any]]:
+        """Return contexts as `Runner.reset` takes them, drawn."""
+        return {tensor.name: tensor.example(random) for tensor in self.contexts}
 
     @property
     def state_nbytes(self) -> int:
@@ -216,6 +224,7 @@ class StreamSpec:
         """Read what `to_dict` wrote from a section of a manifest; raise `ArtifactError` where it does not fit."""
         read.refuse_unknown(cls)
         inputs, outputs, states = read.array("inputs", least=1), read.array("outputs", least=1), read.array("states")
+        contexts = read.array("contexts") if read.has("contexts") else Reader({}, "")
         delays, kinds = read.array("output_delays"), read.array("output_kinds")
         spec = cls(
             inputs=tuple(TensorSpec(**_tensor(inputs.section(i), TensorSpec)) for i in inputs),
@@ -226,6 +235,7 @@ class StreamSpec:
             output_delays=tuple(delays.whole(i) for i in delays),
             output_kinds=tuple(kinds.text(i, KINDS) for i in kinds),
             latency_frames=read.whole("latency_frames"),
+            contexts=tuple(TensorSpec(**_tensor(contexts.section(i), TensorSpec)) for i in contexts),
             state_placement=read.text("state_placement", PLACEMENTS) if read.has("state_placement") else "external",
         )
         for key, entries in (("output_delays", spec.output_delays), ("output_kinds", spec.output_kinds)):
@@ -240,6 +250,9 @@ class StreamSpec:
                 raise outputs.section(i).wrong("shape", f"two or more sizes, for an output of the kind '{kind}'")
             if tensor.shape[0] != spec.batch:
                 raise outputs.section(i).wrong("shape", f"{spec.batch} (batch) × …")
+        for tensor in spec.contexts:
+            if tensor.shape[:1] != (spec.batch,):
+                raise read.wrong("contexts", f"tensors of {spec.batch} (batch) × …")
         for i, state in zip(states, spec.states, strict=True):
             if spec.batch > 1 and state.shape[state.batch_axis : state.batch_axis + 1] != (spec.batch,):
                 raise states.section(i).wrong("shape", f"{spec.batch} (batch) along the axis {state.batch_axis}")

@@ -22,8 +22,10 @@ from edgernn.events import Event
 from edgernn.frontend import FrontEnd, PlainSamples
 from edgernn.spec import StreamSpec, TensorSpec
 
-__all__ = ["Chunk", "Decoder", "FrameBatch", "FrameStream", "Runner", "Sink", "Source", "State", "Stream"]
+__all__ = ["Chunk", "Context", "Decoder", "FrameBatch", "FrameStream", "Runner", "Sink", "Source", "State", "Stream"]
 
+Context = Mapping[str, NDArray[Any]]
+"""What a stream is given once, when it begins: name of each context of the model to its array."""
 State = Mapping[str, NDArray[Any]]
 """A snapshot: name of each state to a copy of its array, for one stream or all of a batch."""
 
@@ -57,14 +59,17 @@ class Runner(Protocol):
         arrays.
         """
 
-    def reset(self, stream: int | None = None) -> None:
+    def reset(self, stream: int | None = None, context: Context | None = None) -> None:
         """Put every state back to its initial value: of all streams, or of one, and not a bit of the others changes.
 
-        Raises `UsageError` for a stream that the step does not serve.
+        What begins has `context`, an array for each of `spec.contexts`, float32 real values without the batch (or, for
+        all streams of a batch, with it, too); without one it keeps what it had. A model that has contexts steps only
+        when every stream was given its own. Raises `UsageError` for a stream that the step does not serve, `ShapeError`
+        for a context that does not fit, with nothing changed.
         """
 
     def snapshot(self, stream: int | None = None) -> State:
-        """Return copies of all states (and how far the warm-up is), to be given to `restore`; of all streams or one."""
+        """Return copies of all states and contexts, and of how far the warm-up is: of all streams or one."""
 
     def restore(self, state: State, stream: int | None = None) -> None:
         """Go on from a snapshot, of this runner or another one of the same model file.
@@ -127,9 +132,9 @@ class FrameStream:
         """Steps made since the last reset."""
         return self._batch.steps
 
-    def reset(self) -> None:
-        """Forget everything; the next frame begins a new stream."""
-        self._batch.reset()
+    def reset(self, context: Context | None = None) -> None:
+        """Forget everything; the next frame begins a new stream, with another `context` if one is given."""
+        self._batch.reset(context=context)
 
     def push(self, *frames: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
         """Take frames `(n, features...)` for each input, any `n`; return what each output has for them.
@@ -159,9 +164,12 @@ class FrameBatch:
         """Frames of each stream that wait for a step."""
         return [lane.frames for lane in self._lanes]
 
-    def reset(self, stream: int | None = None) -> None:
-        """Forget one stream, or all; its next frame begins a new one. The others go on as if nothing had happened."""
-        self.runner.reset(stream)
+    def reset(self, stream: int | None = None, context: Context | None = None) -> None:
+        """Forget one stream, or all; its next frame begins a new one. The others go on as if nothing had happened.
+
+        `context` is as in `Runner.reset`.
+        """
+        self.runner.reset(stream, context)
         for lane in self._lanes if stream is None else [self._lanes[stream]]:
             lane.reset()
         self.steps = 0 if stream is None else self.steps

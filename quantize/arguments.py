@@ -90,6 +90,14 @@ def parser_of(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the generated input (default: 0)")
     parser.add_argument("--name", help="what the artifact is called (default: the model's name)")
+    parser.add_argument(
+        "--context",
+        action="append",
+        default=[],
+        metavar="INPUT[=LENGTH]",
+        help="an input of a Keras model that is no sequence: given once, when a stream begins, such as what an encoder "
+        "gave (default: inputs of one size beside sequences of any length); may be given several times",
+    )
     onnx = parser.add_argument_group("ONNX files", "what cannot be told from the file; each may be given several times")
     for option, metavar, text in (
         ("--time-axis", "INPUT=AXIS", "which axis of an input is time, counted from 0"),

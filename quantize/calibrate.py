@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgernn.errors import DataError
+from edgernn.quantize.contexts import in_time
 from edgernn.quantize.stepping import Invoke, invoke_onnx
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import StreamSpec
@@ -33,20 +35,21 @@ def observe(step: StepGraph, streams: Sequence[Sequence[NDArray[Any]]]) -> Range
 def ranges_over(invoke: Invoke, spec: StreamSpec, streams: Sequence[Sequence[NDArray[Any]]]) -> Ranges:
     """Step from reset through each stream and return the range of everything that goes in and comes out.
 
-    A stream has an array for each input, shape `(frames, features...)`. The states are those that the model really
-    reaches, not random tensors: their distribution is what decides how well int8 carries them. A step for several
-    streams is given as many different ones; where they differ in length, the shorter ones begin again.
+    A stream has an array for each input, shape `(frames, features...)`, then one for each context. The states are those
+    that the model really reaches, not random tensors: their distribution is what decides how well int8 carries them. A
+    step for several streams is given as many different ones; where they differ in length, the shorter ones begin again.
     """
     initial = {state.input: state.initial_array() for state in spec.states}
     low: dict[str, float] = {}
     high: dict[str, float] = {}
     taken = 0
-    for lanes in _lanes(streams, spec.batch):
+    for lanes in _lanes(streams, spec):
         state = dict(initial)
+        held = {item.name: array for item, array in zip(spec.contexts, lanes[len(spec.inputs) :], strict=True)}
         for number in range(lanes[0].shape[1] // spec.frames_per_step):
             chunk = slice(number * spec.frames_per_step, (number + 1) * spec.frames_per_step)
-            fed = {item.name: array[:, chunk] for item, array in zip(spec.inputs, lanes, strict=True)}
-            values = {**fed, **state}
+            fed = {item.name: array[:, chunk] for item, array in zip(spec.inputs, lanes, strict=False)}
+            values = {**fed, **held, **state}
             values.update(invoke(values))
             for name, array in values.items():
                 low[name] = min(low.get(name, np.inf), float(array.min()))
@@ -61,15 +64,17 @@ def ranges_over(invoke: Invoke, spec: StreamSpec, streams: Sequence[Sequence[NDA
     return {name: (low[name], high[name]) for name in low}
 
 
-def _lanes(streams: Sequence[Sequence[NDArray[Any]]], batch: int) -> Iterator[Sequence[NDArray[Any]]]:
-    """Put `batch` streams at a time side by side: for each input an array `(batch, frames, features...)`."""
-    for start in range(0, len(streams), batch):
-        group = [streams[(start + lane) % len(streams)] for lane in range(batch)]
+def _lanes(streams: Sequence[Sequence[NDArray[Any]]], spec: StreamSpec) -> Iterator[Sequence[NDArray[Any]]]:
+    """Put as many streams as a step serves side by side: for each input an array `(batch, frames, features...)`."""
+    for start in range(0, len(streams), spec.batch):
+        group = [streams[(start + lane) % len(streams)] for lane in range(spec.batch)]
         frames = max(len(stream[0]) for stream in group)
-        yield [
-            np.stack([np.resize(array, (frames, *array.shape[1:])) for array in arrays])
-            for arrays in zip(*group, strict=True)
-        ]
+        each = [in_time(stream, len(spec.inputs), partial(_resized, frames=frames)) for stream in group]
+        yield [np.stack(arrays) for arrays in zip(*each, strict=True)]
+
+
+def _resized(array: NDArray[Any], frames: int) -> NDArray[Any]:
+    return np.resize(array, (frames, *array.shape[1:]))
 
 
 def _with_all_outputs(model: ir.Model) -> onnx.ModelProto:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgernn.certificate import Bound, Certificate, Golden, Made
 from edgernn.machine import describe_processor
+from edgernn.quantize.contexts import in_time
 from edgernn.quantize.parity import Expected
 from edgernn.quantize.schemes import Tolerance
 from edgernn.quantize.stepping import Invoke, steps
@@ -47,17 +48,20 @@ def begin_certificate(
     that they last for anyway adds nothing.
     """
     axis = 0 if step.batch == 1 else 1
-    period = _period(step, [array.shape for array in stream], axis, max(int(numbers[0]) for numbers, _ in expected))
+    period = _period(
+        step, [array.shape for array in stream[: step.inputs]], axis, max(int(numbers[0]) for numbers, _ in expected)
+    )
     total = max(total, period)
-    frames = tuple(array.take(range(period * step.frames_per_step), axis) for array in stream)
+    frames = in_time(stream, step.inputs, lambda array: array.take(range(period * step.frames_per_step), axis))
     truths = [_where(numbers < period, numbers, values) for numbers, values in expected]
     if total > period:
-        long = [_repeated(array, total * step.frames_per_step, axis) for array in frames]
+        long = in_time(frames, step.inputs, lambda array: _repeated(array, total * step.frames_per_step, axis))
         late = ask(long, max(period, total - total // 10), LATE_PREFIXES)
         truths = [_joined(early, later) for early, later in zip(truths, late, strict=True)]
     shapes = [tensor.shape for tensor in step.spec().outputs]
     outputs = tuple(_golden(*truth, shape, period, total) for truth, shape in zip(truths, shapes, strict=True))
-    return Certificate(total, frames, outputs, {}, tolerance.max_error, origin)
+    frames, held = frames[: step.inputs], frames[step.inputs :]
+    return Certificate(total, frames, outputs, {}, tolerance.max_error, origin, held)
 
 
 def _golden(
@@ -112,7 +116,7 @@ def enter(
         _repeated(array, certificate.steps * spec.frames_per_step, 0 if spec.batch == 1 else 1)
         for array in certificate.frames
     ]
-    found = _outputs(certificate, invoke, spec, frames)
+    found = _outputs(certificate, invoke, spec, [*frames, *certificate.contexts])
     bounds = tuple(
         _bound(tensor.name, golden, made, certificate.steps, exact)
         for tensor, golden, made in zip(spec.outputs, certificate.outputs, found, strict=True)

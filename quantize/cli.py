@@ -46,7 +46,7 @@ def _convert(request: Request, progress: Progress) -> Artifact:
     from edgernn.quantize.embedded import embedded
     from edgernn.quantize.source import load_source
 
-    source = load_source(request.model, request.choices)
+    source = load_source(request.model, request.choices, request.contexts)
     if request.embed_frontend:
         source = embedded(source)
     if request.goal is None:

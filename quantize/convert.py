@@ -134,6 +134,8 @@ def prepare(source: Source, options: Options, say: Say) -> Prepared:
     kept = replace(step, model=simplify(step.model))
     taken_apart = replace(step, model=simplify(decompose_cells(step.model, rolled=True)))
     say(f"step graph: {step.frames_per_step} frames a step{_of_streams(step.batch)}, {len(step.states)} states")
+    for item in step.spec().contexts:
+        say(f"{item.name}, {' × '.join(map(str, item.shape[1:]))}: a context, given once when a stream begins")
     streams, origin = _example_streams(source, step, options)
     say(f"asking the source for {options.parity_steps} steps of {origin}")
     proof = Proof(source, step, streams, origin, options.parity_steps)
@@ -150,7 +152,8 @@ def _example_streams(source: Source, step: StepGraph, options: Options) -> tuple
     """Return streams that are like the model's input, and where they are from."""
     path = options.calibration or source.calibration
     if path is not None:
-        return read_streams(path, step.spec().inputs, source.facts.get("front_end")), path.name
+        spec = step.spec()
+        return read_streams(path, spec.inputs, source.facts.get("front_end"), spec.contexts, options.seed), path.name
     frames = options.parity_steps * step.frames_per_step
     if source.facts.get("front_end_embedded"):
         count, rate_hz = max(GENERATED, step.batch), source.facts["front_end"]["rate_hz"]

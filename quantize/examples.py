@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from edgernn.arrays import read_arrays
 from edgernn.errors import DataError, ShapeError, UsageError
 from edgernn.files import check_there
+from edgernn.quantize.contexts import in_time
 from edgernn.quantize.options import EXAMPLES
 from edgernn.quantize.streaming import StepGraph
 from edgernn.spec import TensorSpec
@@ -19,26 +21,56 @@ from edgernn.spec import TensorSpec
 __all__ = ["GENERATED", "Streams", "generate_sound", "generate_streams", "lanes", "one_stream", "read_streams"]
 
 Streams = list[tuple[NDArray[Any], ...]]
-"""Each stream has an array for each input of the model, shape `(frames, features...)`, in the input's dtype."""
+"""Each stream has an array for each input of the model, shape `(frames, features...)`, in the input's dtype.
+
+Behind these it has one for each context, without the batch.
+"""
 
 GENERATED = 4  # streams
 
 
-def read_streams(path: Path, inputs: Sequence[TensorSpec], front_end: Mapping[str, Any] | None) -> Streams:
-    """Read example streams for these inputs of a step.
+def read_streams(
+    path: Path,
+    inputs: Sequence[TensorSpec],
+    front_end: Mapping[str, Any] | None,
+    contexts: Sequence[TensorSpec] = (),
+    seed: int = 0,
+) -> Streams:
+    """Read example streams for these inputs and contexts of a step.
 
     `path` is a `.npz` or `.npy` file of frames, `(frames, features...)` or `(streams, frames, features...)`, with one
     array for each input, under its name where there are several; or a recording or a folder of recordings, for a model
-    that has a front end.
+    that has a front end. A context may be there under its name, the same for all streams or one for each; else it is
+    drawn.
     """
     check_there(path, EXAMPLES)
-    arrays = path.suffix in (".npz", ".npy")
-    streams = _from_arrays(path, inputs) if arrays else _from_recordings(path, front_end, _are_samples(inputs))
+    are_arrays = path.suffix in (".npz", ".npy")
+    arrays = dict(read_arrays(path)) if are_arrays else {}
+    given = {item.name: arrays.pop(item.name) for item in contexts if item.name in arrays}
+    streams = (
+        _from_arrays(path, arrays, inputs) if are_arrays else _from_recordings(path, front_end, _are_samples(inputs))
+    )
     for index, stream in enumerate(streams):
         _check_stream(f"{path}, stream {index}", stream, inputs)
     if all((array == array.flat[0]).all() for stream in streams for array in stream):
         raise DataError(f"{path}: every number in it is the same: such frames prove nothing; give real ones")
-    return streams
+    held = [_held(path, given.get(item.name), item, len(streams), np.random.default_rng(seed)) for item in contexts]
+    return [(*stream, *(each[index] for each in held)) for index, stream in enumerate(streams)]
+
+
+def _held(
+    path: Path, array: NDArray[Any] | None, item: TensorSpec, streams: int, random: np.random.Generator
+) -> NDArray[Any]:
+    """Return a context for each stream, `(streams, ...)`."""
+    shape = item.shape[1:]
+    if array is None:
+        return np.stack([_drawn(random, shape, item) for _ in range(streams)])
+    if array.shape not in (shape, (streams, *shape)) or not np.isfinite(array).all():
+        raise DataError(
+            f"{path}: the context {item.name} should be finite numbers of shape {shape}, or for each stream "
+            f"{(streams, *shape)}, found {array.dtype} of shape {array.shape}"
+        )
+    return np.broadcast_to(_cast(path, array, item), (streams, *shape))
 
 
 def _are_samples(inputs: Sequence[TensorSpec]) -> bool:
@@ -46,8 +78,8 @@ def _are_samples(inputs: Sequence[TensorSpec]) -> bool:
     return len(inputs) == 1 and len(inputs[0].shape) == 2 and np.dtype(inputs[0].dtype).kind == "f"
 
 
-def _from_arrays(path: Path, inputs: Sequence[TensorSpec]) -> Streams:
-    arrays = _by_name(path, read_arrays(path), [item.name for item in inputs])
+def _from_arrays(path: Path, found: Mapping[str, NDArray[Any]], inputs: Sequence[TensorSpec]) -> Streams:
+    arrays = _by_name(path, found, [item.name for item in inputs])
     ranks = [len(item.shape) for item in inputs]
     sets = [array[None] if array.ndim == rank - 1 else array for array, rank in zip(arrays, ranks, strict=True)]
     fits = [array.ndim == rank for array, rank in zip(sets, ranks, strict=True)]
@@ -118,15 +150,26 @@ def _check_stream(where: str, stream: Sequence[NDArray[Any]], inputs: Sequence[T
 
 def generate_streams(step: StepGraph, frames: int, seed: int) -> Streams:
     """Return noise for each input of a step; raise `UsageError` for one that noise says nothing about."""
-    random = np.random.default_rng(seed)
-    inputs = step.spec().inputs
-    return [tuple(_noise(random, frames, item) for item in inputs) for _ in range(max(GENERATED, step.batch))]
+    random, spec = np.random.default_rng(seed), step.spec()
+    return [
+        (
+            *(_noise(random, frames, item) for item in spec.inputs),
+            *(_drawn(random, item.shape[1:], item) for item in spec.contexts),
+        )
+        for _ in range(max(GENERATED, step.batch))
+    ]
 
 
 def _noise(random: np.random.Generator, frames: int, item: TensorSpec) -> NDArray[Any]:
     shape = (frames, *item.shape[2:])
     if np.dtype(item.dtype).kind == "f" and item.below is None:
         return _smooth(random, frames, int(np.prod(shape[1:]))).reshape(shape).astype(item.dtype)
+    return _drawn(random, shape, item)
+
+
+def _drawn(random: np.random.Generator, shape: tuple[int, ...], item: TensorSpec) -> NDArray[Any]:
+    if np.dtype(item.dtype).kind == "f" and item.below is None:
+        return random.standard_normal(shape).astype(item.dtype)
     if item.dtype == "bool":
         return random.integers(0, 2, shape).astype(item.dtype)
     if item.below is None:
@@ -160,19 +203,26 @@ def _smooth(random: np.random.Generator, frames: int, width: int) -> NDArray[np.
     return result
 
 
-def one_stream(streams: Streams, frames: int) -> tuple[NDArray[Any], ...]:
-    """Join streams end to end, again and again if need be, into one of `frames` frames."""
-    joined = [np.concatenate(arrays) for arrays in zip(*streams, strict=True)]
-    return tuple(np.resize(array, (frames, *array.shape[1:])) for array in joined)
+def _frames(array: NDArray[Any], start: int, count: int) -> NDArray[Any]:
+    return array[start : start + count]
 
 
-def lanes(streams: Streams, frames: int, batch: int) -> tuple[NDArray[Any], ...]:
+def one_stream(streams: Streams, frames: int, inputs: int) -> tuple[NDArray[Any], ...]:
+    """Join streams end to end, again and again if need be, into one of `frames` frames with the contexts of the first.
+
+    `inputs` is how many arrays of a stream have frames.
+    """
+    joined = [np.concatenate(arrays) for arrays in zip(*(stream[:inputs] for stream in streams), strict=True)]
+    return (*(np.resize(array, (frames, *array.shape[1:])) for array in joined), *streams[0][inputs:])
+
+
+def lanes(streams: Streams, frames: int, batch: int, inputs: int) -> tuple[NDArray[Any], ...]:
     """Return one stream of `frames` frames or, for a batch above one, as many different ones: `(batch, frames, …)`."""
     if batch == 1:
-        return one_stream(streams, frames)
+        return one_stream(streams, frames, inputs)
     starts = [lane * len(streams) // batch for lane in range(batch)]
-    each = [one_stream([*streams[start:], *streams[:start]], frames + batch) for start in starts]
-    return tuple(
-        np.stack([array[lane : lane + frames] for lane, array in enumerate(arrays)])  # shifted: one stream may be all
-        for arrays in zip(*each, strict=True)
-    )
+    each = [one_stream([*streams[start:], *streams[:start]], frames + batch, inputs) for start in starts]
+    shifted = [  # one stream may be all there is
+        in_time(stream, inputs, partial(_frames, start=lane, count=frames)) for lane, stream in enumerate(each)
+    ]
+    return tuple(np.stack(arrays) for arrays in zip(*shifted, strict=True))

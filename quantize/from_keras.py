@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgernn.errors import ConversionError
+from edgernn.quantize.contexts import Asked, Contexts, contexts_of
 from edgernn.quantize.graph import Builder, identifier
 from edgernn.quantize.layer_call import Call, Tensor, refuse
 from edgernn.quantize.supported import instead_of
@@ -26,10 +27,9 @@ __all__ = ["Call", "Emitted", "Emitter", "emit_layer", "emit_trace", "emits", "f
 Emitted = ir.Value | Sequence[ir.Value]
 Emit = Callable[[Any, Call, "Emitter"], Emitted]
 _LAYERS: dict[tuple[str, str], Emit] = {}
-_MASKED: set[Emit] = set()
+_MASKED: dict[Emit, bool | str] = {}
 """By family (see `_family`) and class name: a function of keras.ops may be called like a layer."""
 REFUSED_ARGUMENTS = {
-    "initial_state": ("it is given an initial state", "start from zeros: a stream begins with a reset"),
     "training": ("it is called with training=True", "let Keras decide when it trains: call it without"),
 }
 """Call arguments of layers that have no meaning in a stream: why, and what to do."""
@@ -40,18 +40,19 @@ NO_RULE = {
 """Layers whose lack of a rule has a reason of its own."""
 
 
-def emits(*names: str, of: str = "layers", masked: bool = False) -> Callable[[Emit], Emit]:
+def emits(*names: str, of: str = "layers", masked: bool | str = False) -> Callable[[Emit], Emit]:
     """Enter the function that emits layers of these classes into the table; `of="ops"` for functions of keras.ops.
 
     It is given the layer, its `Call` (a sequence of the values that it is called on, and what else is known of the
     call), and the graph to emit to; it returns one value, or one for each output. `masked` says that it heeds a mask,
-    or that the layer does not; all others are refused where they are given one.
+    or that the layer does not; "given" that it heeds one that is an argument, and none that its input brings. All
+    others are refused where they are given one.
     """
 
     def enter(function: Emit) -> Emit:
         _LAYERS.update({(family, name): function for family in of.split() for name in names})
         if masked:
-            _MASKED.add(function)
+            _MASKED[function] = masked
         return function
 
     return enter
@@ -75,10 +76,11 @@ class Emitter(Builder):
         Builder.__init__(self, self.name)
 
 
-def from_keras(model: Any) -> ir.Model:
+def from_keras(model: Any, contexts: Asked | None = None) -> ir.Model:
     """Emit `model` (a built Functional or Sequential) as a sequence graph.
 
-    Inputs keep their Keras names and have the shape `(batch, time, features...)`. Raises `UnsupportedLayerError` naming
+    Inputs keep their Keras names and have the shape `(batch, time, features...)`, but for its contexts, which have no
+    time: those that `contexts` asks for, and those that `contexts_of` can tell. Raises `UnsupportedLayerError` naming
     the layer that has no rule, `ConversionError` for a model that is not a graph of layers.
     """
     import edgernn.quantize.layers  # noqa: F401  (fills the table)
@@ -86,8 +88,9 @@ def from_keras(model: Any) -> ir.Model:
     graph = _functional(model)
     _check_layers(graph)
     emitter = Emitter(model.name)
+    found = contexts_of(graph, contexts)
     for tensor in graph.inputs:
-        emitter.values[id(tensor)] = _input(emitter, tensor)
+        emitter.values[id(tensor)] = _input(emitter, tensor, found)
     outputs = _emit_graph(graph, emitter)
     emitter.scope = ""
     for name, value in zip(_output_names(graph), outputs, strict=True):
@@ -130,7 +133,7 @@ def _check_layers(graph: Any) -> None:
         given = node.arguments.kwargs
         if _is_model(layer):
             _check_layers(_functional(layer))
-        elif _is_masked(node) and _emitter_of(layer) not in _MASKED:
+        elif _is_unheard(node, _MASKED.get(_emitter_of(layer))):
             raise refuse(layer, "it is given a mask", UNMASKED)
         else:
             _emitter_of(layer)
@@ -146,13 +149,12 @@ UNMASKED = (
 )
 
 
-def _is_masked(node: Any) -> bool:
-    """Tell whether a layer heeds a mask: one that it is given, or one that its input brings, as attention does."""
-    if node.arguments.kwargs.get("mask") is not None:
-        return True
-    call = getattr(node.operation, "call", None)
+def _is_unheard(node: Any, heard: bool | str | None) -> bool:
+    """Tell whether a layer heeds a mask in Keras, given as an argument or brought by its input, and not here."""
+    call, given = getattr(node.operation, "call", None), node.arguments.kwargs.get("mask") is not None
     heeds = call is not None and any(name.endswith("_mask") or name == "mask" for name in signature(call).parameters)
-    return heeds and any(getattr(item, "_keras_mask", None) is not None for item in node.arguments.keras_tensors)
+    brought = heeds and any(getattr(item, "_keras_mask", None) is not None for item in node.arguments.keras_tensors)
+    return ((given or brought) and not heard) or (brought and heard == "given")
 
 
 def _check_settings(layer: Any) -> None:
@@ -178,8 +180,8 @@ def _is_model(layer: Any) -> bool:
 _NUMBERS = ("float32", "float16", "float64", "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
 
 
-def _input(emitter: Emitter, tensor: Any) -> ir.Value:
-    features = tensor.shape[2:]
+def _input(emitter: Emitter, tensor: Any, contexts: Contexts) -> ir.Value:
+    layer, features = tensor._keras_history.operation, tensor.shape[2:]
     if len(tensor.shape) < 2 or None in features:
         raise ConversionError(
             f"the input {tensor.name} has the shape {tensor.shape}; expected (batch, time, features...) with a fixed "
@@ -187,8 +189,9 @@ def _input(emitter: Emitter, tensor: Any) -> ir.Value:
         )
     if tensor.dtype not in _NUMBERS:
         raise ConversionError(f"the input {tensor.name} is of {tensor.dtype}; expected one of {', '.join(_NUMBERS)}")
-    layer, dtype = tensor._keras_history.operation, ir.DataType.from_numpy(np.dtype(tensor.dtype))
-    return emitter.input(identifier(layer.name), ["batch", "time", *map(int, features)], dtype)
+    dtype = ir.DataType.from_numpy(np.dtype(tensor.dtype))
+    size = contexts.get(layer.name, "time")
+    return emitter.input(identifier(layer.name), ["batch", size, *map(int, features)], dtype)
 
 
 def _emit_graph(graph: Any, emitter: Emitter, outer: int = 0) -> list[ir.Value]:

@@ -43,7 +43,7 @@ def run_together(sequence: ir.Model) -> bool:
 
 
 def _sizes(value: ir.Value, length: int) -> tuple[int, ...]:
-    return (2, length, *(size for size in (value.shape or ())[2:] if isinstance(size, int)))
+    return (2, *(size if isinstance(size, int) else length for size in (value.shape or ())[1:]))
 
 
 def refuse_mixing(model: ir.Model, probe: Probe, shapes: Shapes, batch: Mapping[str, int]) -> bool | None:

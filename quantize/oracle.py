@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import ConversionError
+from edgernn.quantize.contexts import Asked, Contexts, contexts_of
 from edgernn.text import one_line
 
 __all__ = ["KerasOracle", "Oracle"]
@@ -22,28 +23,35 @@ class Oracle(ABC):
     def __call__(self, frames: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Return every output for one stream.
 
-        `frames` has an array for each input, shape `(frames, features...)`. Outputs have the shape
-        `(frames, features...)` or, where the model gives one value for the sequence, `(features...)`.
+        `frames` has an array for each input, shape `(frames, features...)`, then one for each context. Outputs have
+        the shape `(frames, features...)` or, where the model gives one value for the sequence, `(features...)`.
         """
         return [output[0] for output in self.batch([array[None] for array in frames])]
 
     @abstractmethod
     def batch(self, frames: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """Return every output for several streams of one length, `(streams, frames, features...)` for each input."""
+        """Return every output for several streams of one length, `(streams, frames, features...)` for each input.
+
+        Behind those, for each context, `(streams, ...)`.
+        """
 
 
 class KerasOracle(Oracle):
     """Keras itself."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = _free(model)
+    def __init__(self, model: Any, contexts: Asked | None = None) -> None:
+        held = contexts_of(model, contexts)
+        self.model = _free(model, held)
+        names = [tensor._keras_history.operation.name for tensor in self.model.inputs]
+        given = [*(name for name in names if name not in held), *(name for name in names if name in held)]
+        self._order = [given.index(name) for name in names]
 
     def batch(self, frames: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Call the model; raise `ConversionError` where it cannot run on so many frames."""
         import keras
 
         try:
-            fed = _as_inputs(self.model, frames)
+            fed = _as_inputs(self.model, [frames[place] for place in self._order])
             with warnings.catch_warnings():  # a beginning of one frame is asked for on purpose
                 warnings.filterwarnings("ignore", "You are using a softmax over axis")
                 outputs = self.model.predict_on_batch(fed)
@@ -63,11 +71,13 @@ def _as_inputs(model: Any, arrays: Sequence[Any]) -> Any:
     return arrays[0] if structure is None else keras.tree.pack_sequence_as(structure, list(arrays))
 
 
-def _free(model: Any) -> Any:
-    """Return the model for any batch and length, and without a memory between calls."""
+def _free(model: Any, contexts: Contexts) -> Any:
+    """Return the model for any batch and length (but for that of contexts), and without a memory between calls."""
     import keras
 
-    fixed = any(tensor.shape[0] is not None or tensor.shape[1] is not None for tensor in model.inputs)
+    names = [item._keras_history.operation.name for item in model.inputs]
+    sizes = [item.shape[1] if name in contexts else None for item, name in zip(model.inputs, names, strict=True)]
+    fixed = any((None, size) != item.shape[:2] for item, size in zip(model.inputs, sizes, strict=True))
     layers = list(model._flatten_layers())
     frame_by_frame = any(isinstance(layer, keras.layers.TimeDistributed) for layer in layers)
     if not fixed and not frame_by_frame and not any(getattr(layer, "stateful", False) for layer in layers):
@@ -83,8 +93,8 @@ def _free(model: Any) -> Any:
         return (_all_frames_at_once() if each else type(layer)).from_config(config)
 
     inputs = [
-        keras.Input((None, *item.shape[2:]), name=item._keras_history.operation.name, dtype=item.dtype)
-        for item in model.inputs
+        keras.Input((size, *item.shape[2:]), name=name, dtype=item.dtype)
+        for item, name, size in zip(model.inputs, names, sizes, strict=True)
     ]
     try:
         free = keras.models.clone_model(model, input_tensors=_as_inputs(model, inputs), clone_function=stateless)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import ConversionError, ToleranceError, UsageError
+from edgernn.quantize.contexts import in_time
 from edgernn.quantize.oracle import Oracle
 from edgernn.quantize.schemes import Tolerance
 from edgernn.quantize.stepping import Invoke, steps
@@ -74,8 +76,9 @@ def expected_outputs(
     """Ask the source for every output: over the whole stream or, for one without a time axis, over its beginnings.
 
     `stream` has an array for each input, shape `(frames, features...)` or, where a step serves several streams,
-    `(batch, frames, features...)`: each is asked for by itself, and their frames stand side by side in the result.
-    Steps before `since` are left out; without a time axis, `prefixes` of the others are asked for.
+    `(batch, frames, features...)`, then one for each context: each stream is asked for by itself, and their frames
+    stand side by side in the result. Steps before `since` are left out; without a time axis, `prefixes` of the others
+    are asked for.
     """
     if step.batch == 1:
         return _expected_of_one(oracle, step, stream, since, prefixes)
@@ -103,7 +106,7 @@ def _expected_of_one(
         raise UsageError(
             f"the first {warm} steps give nothing yet, so that {total} prove nothing: compare over more (--steps)"
         )
-    whole = oracle([array[: total * chunk] for array in stream])
+    whole = oracle(in_time(stream, step.inputs, partial(_until, length=total * chunk)))
     if not all(np.isfinite(output).all() for output in whole):
         raise ConversionError("the source model itself gives NaN or infinity for the examples: nothing can be compared")
     result: Expected = []
@@ -118,12 +121,16 @@ def _expected_of_one(
         for number in chosen:
             length = int(number + 1) * chunk - timing.extra_input_frames
             if length not in beginnings:
-                beginnings[length] = oracle([array[:length] for array in stream])
+                beginnings[length] = oracle(in_time(stream, step.inputs, partial(_until, length=length)))
                 if not all(np.isfinite(output).all() for output in beginnings[length]):
                     raise ConversionError(NO_NUMBER.format(length))
             values.append(beginnings[length][index][None])
         result.append((chosen, np.stack(values)))
     return result
+
+
+def _until(array: NDArray[Any], length: int) -> NDArray[Any]:
+    return array[:length]
 
 
 def _frames(

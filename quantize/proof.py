@@ -87,7 +87,7 @@ class Proof:
 
     def __init__(self, source: Source, step: StepGraph, streams: Streams, origin: str, total: int) -> None:
         self.source, self.step, self.origin, self.total = source, step, origin, total
-        frames = lanes(streams, total * step.frames_per_step, step.batch)
+        frames = lanes(streams, total * step.frames_per_step, step.batch, step.inputs)
         self.stream = tuple(map(on_levels, frames))  # what the certificate can hold
         self.oracle = source.oracle()
         self.bounded = BoundedStep(step) if step.approximations else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgernn.artifact import check_target
@@ -13,6 +13,7 @@ from edgernn.certificate import MOST_STEPS
 from edgernn.errors import UsageError
 from edgernn.files import check_there
 from edgernn.quantize.bounds import EXACT, MOST_AT_ONCE, read_bounds
+from edgernn.quantize.contexts import Asked, read_contexts
 from edgernn.quantize.model_path import check_model
 from edgernn.quantize.onnx_choices import OnnxChoices
 from edgernn.quantize.options import DEFAULT_SCHEME, EXAMPLES, FORMATS, Options, check_options, read_goal
@@ -35,6 +36,8 @@ class Request:
     options: Options
     choices: OnnxChoices
     """What is said of an ONNX file."""
+    contexts: Asked = field(default_factory=dict)
+    """Inputs of a Keras model that are no sequences."""
     goal: str | None = None
     """What the best of several files is chosen for; None for files of one scheme."""
     schemes: tuple[Scheme, ...] = ()
@@ -74,8 +77,8 @@ def read_request(words: argparse.Namespace) -> Request:
     _check_pairs(words, options, bool(words.time_axis or pairs or words.constant))
     _check_paths(words)
     return Request(
-        words.model, words.output, options, choices, goal, schemes, options.tolerance if words.tolerance else None,
-        words.embed_frontend, words.picture,
+        words.model, words.output, options, choices, read_contexts(words.context), goal, schemes,
+        options.tolerance if words.tolerance else None, words.embed_frontend, words.picture,
     )  # fmt: skip
 
 
@@ -101,6 +104,8 @@ def _check_pairs(words: argparse.Namespace, options: Options, of_onnx: bool) -> 
         raise UsageError("--embed-frontend computes in float, which --target integer-only rules out: leave out one")
     if words.model.suffix != ".onnx" and of_onnx:
         raise UsageError("--time-axis, --state INPUT=OUTPUT and --constant are for ONNX files: leave them out")
+    if words.model.suffix == ".onnx" and words.context:
+        raise UsageError("--context is for Keras models: an input of an ONNX file that never changes is a --constant")
 
 
 def _check_paths(words: argparse.Namespace) -> None:

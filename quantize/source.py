@@ -19,6 +19,7 @@ from edgernn.errors import DataError
 from edgernn.files import read_file
 from edgernn.frontend import LogMel
 from edgernn.quantize.bounds import EXACT, Bounds
+from edgernn.quantize.contexts import Asked
 from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.keras_file import load_keras
 from edgernn.quantize.keras_legacy import as_float32
@@ -70,21 +71,24 @@ class KerasSource(Source):
     """A Keras model."""
 
     model: Any
+    contexts: Asked = field(default_factory=dict)
+    """Inputs that are said to be contexts, beside those that can be told."""
 
     def graph(self) -> ir.Model:
         """Emit the layers one by one; see `from_keras`."""
-        return from_keras(self.model)
+        return from_keras(self.model, self.contexts)
 
     def oracle(self) -> Oracle:
         """Return Keras itself."""
-        return KerasOracle(self.model)
+        return KerasOracle(self.model, self.contexts)
 
 
-def load_source(path: Path, choices: OnnxChoices | None = None) -> Source:
+def load_source(path: Path, choices: OnnxChoices | None = None, contexts: Asked | None = None) -> Source:
     """Load a Keras model (`.keras`, `.h5`, or the folder of a SavedModel), a training run's folder, or a `.onnx` file.
 
-    Keras files are loaded in safe mode: no code in them is run. Raises `ConversionError` for a file that is not a
-    model, `UsageError` for a path that is none of these.
+    Keras files are loaded in safe mode: no code in them is run. `contexts` says which inputs of a Keras model have no
+    time, where that cannot be told. Raises `ConversionError` for a file that is not a model, `UsageError` for a path
+    that is none of these.
     """
     check_model(path)
     if is_onnx(path):
@@ -105,15 +109,17 @@ def load_source(path: Path, choices: OnnxChoices | None = None) -> Source:
         facts=facts,
         calibration=calibration if calibration and calibration.is_file() else None,
         dev=_dev(folder / "dev.npz") if folder else None,
+        contexts=contexts or {},
     )
 
 
-def source_of(model: Any, name: str | None = None, inputs: Any = None) -> Source:
+def source_of(model: Any, name: str | None = None, inputs: Any = None, contexts: Asked | None = None) -> Source:
     """Return a Keras model in hand as a source: the way for layers and models of one's own, whose code no file brings.
 
     The `call` of a subclassed model must be written with Keras' layers and the functions of keras.ops; it is traced on
     `inputs` (a keras.Input, or a list or dict of them) or else on frames like those that it was first called on.
-    Raises `ConversionError` where it was never called, `UnsupportedLayerError` where it cannot be traced.
+    `contexts` is as in `load_source`. Raises `ConversionError` where it was never called, `UnsupportedLayerError` where
+    it cannot be traced.
 
     >>> import keras
     >>> source_of(keras.Sequential([keras.Input((None, 4)), keras.layers.GRU(3)]), "small").name
@@ -124,7 +130,14 @@ def source_of(model: Any, name: str | None = None, inputs: Any = None) -> Source
     for weight in graph.weights:
         digest.update(f"{weight.path} {weight.shape}".encode() + np.asarray(weight).tobytes())
     chosen = name or str(model.name)
-    return KerasSource(model=graph, remarks=remarks, path=Path(chosen), sha256=digest.hexdigest(), name=chosen)
+    return KerasSource(
+        model=graph,
+        remarks=remarks,
+        path=Path(chosen),
+        sha256=digest.hexdigest(),
+        name=chosen,
+        contexts=contexts or {},
+    )
 
 
 def _computed_in_float32(model: Any) -> tuple[Any, tuple[str, ...]]:

@@ -77,8 +77,8 @@ def steps(invoke: Invoke, spec: StreamSpec, frames: Sequence[NDArray[Any]]) -> I
     """Step from reset through one stream, or through a batch of them.
 
     `frames` has an array for each input, shape `(frames, features...)` or, where a step serves several streams,
-    `(batch, frames, features...)`; what does not fill a step at the end is left. Yields, for each step, the real
-    (dequantized) outputs by name.
+    `(batch, frames, features...)`, then one for each context; what does not fill a step at the end is left. Yields, for
+    each step, the real (dequantized) outputs by name.
     """
     carried = spec.states if spec.state_placement == "external" else ()
     if spec.state_placement == "internal":
@@ -86,10 +86,12 @@ def steps(invoke: Invoke, spec: StreamSpec, frames: Sequence[NDArray[Any]]) -> I
     state = {item.input: item.initial_array() for item in carried}
     initial = dict(state)
     size, lanes = spec.frames_per_step, [array[None] if spec.batch == 1 else array for array in frames]
+    lanes, given = lanes[: len(spec.inputs)], lanes[len(spec.inputs) :]
+    held = {item.name: _encode(item, array) for item, array in zip(spec.contexts, given, strict=True)}
     for number in range(lanes[0].shape[1] // size):
         chunk = slice(number * size, (number + 1) * size)
         fed = {item.name: _encode(item, array[:, chunk]) for item, array in zip(spec.inputs, lanes, strict=True)}
-        result = invoke({**fed, **state})
+        result = invoke({**fed, **held, **state})
         for item in carried:
             state[item.input] = initial[item.input] if number < item.hold_steps else result[item.output]
         yield {item.name: _decode(item, result[item.name]) for item in spec.outputs}

@@ -28,7 +28,7 @@ def bare(content: bytes, kind: str, spec: StreamSpec) -> Run:
 def _bare_onnx(content: bytes, spec: StreamSpec) -> Run:
     session = open_onnx(content)
     binding = session.io_binding()
-    inputs = {item.name: np.zeros(item.shape, item.dtype) for item in spec.inputs}
+    inputs = {item.name: np.zeros(item.shape, item.dtype) for item in (*spec.inputs, *spec.contexts)}
     inputs |= {item.input: item.initial_array() for item in spec.states}
     outputs = {item.name: np.zeros(item.shape, item.dtype) for item in spec.outputs}
     outputs |= {item.output: item.initial_array() for item in spec.states}

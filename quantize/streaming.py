@@ -61,10 +61,15 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Stepped:
-    """A value of the step graph; `timing` is None for a constant."""
+    """A value of the step graph; `timing` is None for a constant, and for what comes of contexts alone."""
 
     value: ir.Value
     timing: Timing | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether it comes of contexts: the same in every step of a stream, and not known before."""
+        return self.timing is None and self.value.const_value is None
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,8 @@ class State:
 class StepGraph:
     """The step graph and what a runner has to know about it.
 
-    Graph inputs are the model's inputs, then the states; outputs likewise. State `n` of the inputs is state `n` of
-    the outputs.
+    Graph inputs are the model's inputs, then its contexts, then the states; outputs likewise, without contexts. State
+    `n` of the inputs is state `n` of the outputs.
     """
 
     model: ir.Model
@@ -109,12 +114,14 @@ class StepGraph:
     """How many of the graph's inputs bring frames (the others bring states)."""
     batch: int = 1
     """Streams that one step serves."""
+    contexts: int = 0
+    """How many inputs behind those are given once, when a stream begins."""
     approximations: tuple[str, ...] = ()
     """What is not what the source would say, node by node: all of it was asked for."""
 
     def spec(self) -> StreamSpec:
         """Describe the step, all in float32, to a runner."""
-        graph, outputs = self.model.graph, len(self.timings)
+        graph, outputs, given = self.model.graph, len(self.timings), self.inputs + self.contexts
         return StreamSpec(
             inputs=tuple(_tensor(value) for value in graph.inputs[: self.inputs]),
             outputs=tuple(_tensor(value) for value in graph.outputs[:outputs]),
@@ -130,7 +137,7 @@ class StepGraph:
                     batch_axis=state.batch_axis,
                 )
                 for state, entering, leaving in zip(
-                    self.states, graph.inputs[self.inputs :], graph.outputs[outputs:], strict=True
+                    self.states, graph.inputs[given:], graph.outputs[outputs:], strict=True
                 )
             ),
             frames_per_step=self.frames_per_step,
@@ -138,6 +145,7 @@ class StepGraph:
             output_delays=tuple(t.warmup_steps if t.axis is None else t.delay for t in self.timings),
             output_kinds=tuple("prefix" if t.axis is None else "frames" for t in self.timings),
             latency_frames=max(t.latency_frames for t in self.timings),
+            contexts=tuple(_tensor(value) for value in graph.inputs[self.inputs : given]),
         )
 
 
@@ -299,7 +307,8 @@ class StepBuilder(Builder):
 def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 1, bounds: Bounds = EXACT) -> StepGraph:
     """Turn a graph over whole sequences into a step graph for `batch` streams at once.
 
-    Every graph input must have the shape `(batch, time, features...)`. A step takes `frames_per_step` frames: by
+    A graph input has the shape `(batch, time, features...)`; one whose size is known behind the batch has no time, and
+    is a context: given once, when a stream begins. A step takes `frames_per_step` frames: by
     default as few as the strides in time allow. `bounds` has the approximations that were asked for. Raises
     `UnsupportedLayerError` naming the node that has no streaming form, `UsageError` for a number of frames or streams
     that no step can take, or a bound that nothing in the model needs.
@@ -315,10 +324,12 @@ def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 
     chunk = _chunk(_least_chunk(sequence, bounds), frames_per_step)
     builder = StepBuilder(sequence.graph.name or "step", batch, bounds)
     mapped: dict[ir.Value, Stepped] = {}
-    for value in sequence.graph.inputs:
-        features = [size for size in (value.shape or ())[2:] if isinstance(size, int)]
-        entering = builder.input(value.name or "input", [batch, chunk, *features], value.dtype or ir.DataType.FLOAT)
-        mapped[value] = Stepped(entering, Timing(1, chunk, 1))
+    contexts = _contexts(sequence)
+    for value in (*(value for value in sequence.graph.inputs if value not in contexts), *contexts):
+        sizes = [size for size in (value.shape or ())[1 if value in contexts else 2 :] if isinstance(size, int)]
+        shape = [batch, *sizes] if value in contexts else [batch, chunk, *sizes]
+        entering = builder.input(value.name or "input", shape, value.dtype or ir.DataType.FLOAT)
+        mapped[value] = Stepped(entering, None if value in contexts else Timing(1, chunk, 1))
     for value in sequence.graph.initializers.values():
         mapped[value] = Stepped(builder.constant(array_of(value), value.name or "constant"))
     for node in sequence.graph:
@@ -330,7 +341,13 @@ def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 
         for value in sequence.graph.outputs
     ]
     _refuse_unused(bounds, builder.approximations)
-    return _finish(builder, outputs, chunk)
+    return _finish(builder, outputs, chunk, len(contexts))
+
+
+def _contexts(sequence: ir.Model) -> list[ir.Value]:
+    """Return the inputs without time."""
+    shapes = {value: tuple(value.shape or ()) for value in sequence.graph.inputs}
+    return [value for value, shape in shapes.items() if shape and all(isinstance(size, int) for size in shape[1:])]
 
 
 def _refuse_unused(bounds: Bounds, used: Collection[str]) -> None:
@@ -473,6 +490,8 @@ def _apply(node: ir.Node, mapped: dict[ir.Value, Stepped], builder: StepBuilder)
         return pending.follow(node, inputs, builder)
     whole = not any(item.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for item in node.attributes.values())
     if inputs and whole and node.domain == "" and all(item is None or item.timing is None for item in inputs):
+        if any(item is not None and item.held for item in inputs):
+            return _of_contexts(node, inputs, builder)
         return [Stepped(builder.constant(array)) for array in evaluate(node, values_of(inputs))]
     entry = _RULES.get(node.op_type)
     if entry is None or node.domain not in ("", "ai.onnx"):
@@ -480,6 +499,22 @@ def _apply(node: ir.Node, mapped: dict[ir.Value, Stepped], builder: StepBuilder)
     if node.op_type not in _KEEPS_ZEROS:
         inputs = [item and _with_zeros(value, item, builder) for value, item in zip(node.inputs, inputs, strict=True)]
     return entry.apply(node, inputs, builder)
+
+
+def _of_contexts(node: ir.Node, inputs: Sequence[Stepped | None], builder: StepBuilder) -> Sequence[Stepped]:
+    """Take over what is computed of contexts alone: it is the same in every step."""
+    if node.op_type in ("Shape", "Size") and node.inputs[0] is not None:
+        sizes = [size if isinstance(size, int) else builder.batch for size in node.inputs[0].shape or ()]
+        part = sizes[attribute(node, "start", None) : attribute(node, "end", None)]
+        numbers = np.array(part if node.op_type == "Shape" else math.prod(sizes), np.int64)
+        return [Stepped(builder.constant(numbers, "sizes"))]
+    if node.op_type in ("GRU", "LSTM", "RNN"):
+        raise refusal(
+            node,
+            "it runs along a context, which every step would do again",
+            "make it a model of its own, run that once, and give what comes out as the context",
+        )
+    return [Stepped(value) for value in builder.copy(node, values_of(inputs))]
 
 
 def _with_zeros(value: ir.Value | None, item: Stepped, builder: StepBuilder) -> Stepped:
@@ -514,7 +549,7 @@ def _least_chunk(sequence: ir.Model, bounds: Bounds) -> int:
 
 def _strides(sequence: ir.Model) -> dict[ir.Value, Fraction | int]:
     """Return, for each computed value, how many input frames make one of its frames."""
-    strides: dict[ir.Value, Fraction | int] = dict.fromkeys(sequence.graph.inputs, 1)
+    strides: dict[ir.Value, Fraction | int] = dict.fromkeys(set(sequence.graph.inputs) - set(_contexts(sequence)), 1)
     for node in sequence.graph:
         entry = _RULES.get(node.op_type)
         own = entry.stride(node) if entry else 1
@@ -524,9 +559,9 @@ def _strides(sequence: ir.Model) -> dict[ir.Value, Fraction | int]:
     return strides
 
 
-def _finish(builder: StepBuilder, outputs: Sequence[tuple[str, Stepped]], chunk: int) -> StepGraph:
+def _finish(builder: StepBuilder, outputs: Sequence[tuple[str, Stepped]], chunk: int, contexts: int) -> StepGraph:
     timings = []
-    inputs = len(builder.graph.inputs)
+    inputs = len(builder.graph.inputs) - contexts
     builder.scope = ""
     for name, item in outputs:
         if isinstance(item, Pending):
@@ -552,5 +587,6 @@ def _finish(builder: StepBuilder, outputs: Sequence[tuple[str, Stepped]], chunk:
         chunk,
         inputs,
         builder.batch,
+        contexts,
         tuple(note for notes in builder.approximations.values() for note in notes),
     )

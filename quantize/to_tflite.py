@@ -113,6 +113,7 @@ def _with_tensors(spec: StreamSpec, content: bytes) -> StreamSpec:
         inputs=tuple(replace(t, dtype=inputs[t.name][0], quant=inputs[t.name][1]) for t in spec.inputs),
         outputs=tuple(replace(t, dtype=outputs[t.name][0], quant=outputs[t.name][1]) for t in spec.outputs),
         states=tuple(states),
+        contexts=tuple(replace(t, dtype=inputs[t.name][0], quant=inputs[t.name][1]) for t in spec.contexts),
     )
 
 

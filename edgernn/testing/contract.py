@@ -72,7 +72,7 @@ def check_stream_contract(
     try:
         check = _Check(runner, whole, steps, near or Near(), late, np.random.default_rng(seed))
         first = check.in_cuts()
-        check.against_source(first, check.lanes, "cut at random")
+        check.against_source(first, "cut at random")
         check.after_reset(first)
         check.after_reset_of_one(first)
         check.after_restore(other)
@@ -93,6 +93,10 @@ class _Check:
         self.late = late or [declared] * len(self.spec.outputs)
         self.batch = FrameBatch(runner)
         self.lanes = [self._noise() for _ in range(self.spec.batch)]
+        context = self.spec.example_context(rng)
+        self.batch.reset(context=context)
+        given = zip(*context.values(), strict=True) if self.spec.batch > 1 else [tuple(context.values())]
+        self.held = list(given) if context else [()] * self.spec.batch
 
     def _noise(self) -> Lane:
         drawn = [[self._one(tensor.example(self.rng)) for tensor in self.spec.inputs] for _ in range(self.steps)]
@@ -113,15 +117,15 @@ class _Check:
             for lane in range(self.spec.batch)
         ]
 
-    def against_source(self, found: Sequence[Rows], lanes: Sequence[Lane], how: str) -> None:
+    def against_source(self, found: Sequence[Rows], how: str) -> None:
         """Compare with the whole sequences."""
-        for number, (rows, lane) in enumerate(zip(found, lanes, strict=True)):
-            truths = self.whole(*lane)
+        for number, (rows, lane) in enumerate(zip(found, self.lanes, strict=True)):
+            truths = self.whole(*lane, *self.held[number])
             assert len(truths) == len(self.spec.outputs), f"the source gives {len(truths)} outputs"
             for index, output in enumerate(self.spec.outputs):
                 wanted = self.steps * self._rows_per_step(index) - self.spec.output_delays[index]
                 assert len(rows[index]) == wanted, f"{len(rows[index])} rows came out, {wanted} should have"
-                made, truth = self._pairs(index, rows[index], truths[index], lane)
+                made, truth = self._pairs(index, rows[index], truths[index], number)
                 complaint = self.near.complaint(made, truth)
                 assert complaint is None, f"{how}, stream {number}, output {output.name} {complaint}"
 
@@ -129,7 +133,7 @@ class _Check:
         return 1 if self.spec.output_kinds[index] == "prefix" else self.spec.outputs[index].shape[1]
 
     def _pairs(
-        self, index: int, rows: NDArray[np.float32], truth: NDArray[np.float32], lane: Lane
+        self, index: int, rows: NDArray[np.float32], truth: NDArray[np.float32], number: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return what came out, and what the source gives for it: row by row, or for a few beginnings."""
         if self.spec.output_kinds[index] == "frames":
@@ -137,7 +141,8 @@ class _Check:
         chosen = np.unique(np.linspace(0, len(rows) - 1, BEGINNINGS).astype(int))
         ends = (chosen + 1 + self.spec.output_delays[index]) * self.spec.frames_per_step - self.late[index]
         known = ends > 0
-        truths = [self.whole(*(array[:end] for array in lane))[index] for end in ends[known]]
+        lane, held = self.lanes[number], self.held[number]
+        truths = [self.whole(*(array[:end] for array in lane), *held)[index] for end in ends[known]]
         return rows[chosen[known]], np.stack(truths)
 
     def after_reset(self, first: Sequence[Rows]) -> None:

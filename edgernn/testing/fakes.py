@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgernn.errors import ShapeError, StepError, UsageError
 from edgernn.events import Event
 from edgernn.spec import StateSpec, StreamSpec, TensorSpec
-from edgernn.stream import Chunk, State
+from edgernn.stream import Chunk, Context, State
 
 __all__ = ["ArraySource", "FakeRunner", "ListSink"]
 
@@ -50,7 +50,7 @@ class FakeRunner:
         self._sum = sums[:, -1]
         return (sums,)
 
-    def reset(self, stream: int | None = None) -> None:
+    def reset(self, stream: int | None = None, context: Context | None = None) -> None:
         """Begin at zero."""
         self._sum = self._sum.copy()
         self._sum[self._chosen(stream)] = 0

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgernn.spec import StreamSpec
 from edgernn.stream import Runner
 
 __all__ = ["Whole", "impulse_latencies"]
 
 Whole = Callable[..., Sequence[NDArray[np.float32]]]
 """A source model: takes a whole sequence `(frames, features...)` for each input, and gives its outputs, each
-`(frames, features...)` or, where it has one value for the sequence, `(features...)`."""
+`(frames, features...)` or, where it has one value for the sequence, `(features...)`. Behind the sequences it takes the
+contexts of the runner, `(...)` each."""
 
 
 def impulse_latencies(runner: Runner, whole: Whole, at: int = 40, least: float = 1e-5) -> tuple[int, ...]:
@@ -33,7 +38,8 @@ def impulse_latencies(runner: Runner, whole: Whole, at: int = 40, least: float =
     blows = [[_struck(array, place) for array in calm] for place in range(at, at + size)]
     quiet = _stepped(runner, calm)
     loud = [_stepped(runner, struck) for struck in blows]
-    truth = [whole(*inputs) for inputs in (calm, blows[0])]
+    held = _context(runner.spec)[1]
+    truth = [whole(*inputs, *held) for inputs in (calm, blows[0])]
     latencies = []
     for index, kind in enumerate(runner.spec.output_kinds):
         answers = [_first_change(quiet[index], after[index], least) for after in loud]
@@ -41,9 +47,21 @@ def impulse_latencies(runner: Runner, whole: Whole, at: int = 40, least: float =
             frames = answers[0] - _first_change(truth[0][index], truth[1][index], least)
             latencies.append(-(-frames * size // runner.spec.outputs[index].shape[1]))
         else:  # a step answers for all of its frames: the one that it has waited for least tells
-            needed = [_frames_needed(whole, index, calm, struck, at + n, least) for n, struck in enumerate(blows)]
+            asked = partial(_with_contexts, whole, held)
+            needed = [_frames_needed(asked, index, calm, struck, at + n, least) for n, struck in enumerate(blows)]
             latencies.append(min((step + 1) * size - frames for step, frames in zip(answers, needed, strict=True)))
     return tuple(latencies)
+
+
+def _context(spec: StreamSpec) -> tuple[dict[str, NDArray[Any]], list[NDArray[Any]]]:
+    """Return contexts for a reset, the same for all streams, and those of one stream in order."""
+    drawn = replace(spec, batch=1, contexts=tuple(replace(item, shape=(1, *item.shape[1:])) for item in spec.contexts))
+    context = drawn.example_context(np.random.default_rng(8))
+    return context, list(context.values())
+
+
+def _with_contexts(whole: Whole, held: Sequence[NDArray[Any]], *frames: NDArray[Any]) -> Sequence[NDArray[np.float32]]:
+    return whole(*frames, *held)
 
 
 def _struck(array: NDArray[np.float32], place: int) -> NDArray[np.float32]:
@@ -55,7 +73,7 @@ def _struck(array: NDArray[np.float32], place: int) -> NDArray[np.float32]:
 def _stepped(runner: Runner, inputs: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
     """Return for each output what it gives from a reset on: a row for each of its frames, or for each step."""
     spec, rows = runner.spec, []
-    runner.reset()
+    runner.reset(context=_context(runner.spec)[0])
     for start in range(0, len(inputs[0]), spec.frames_per_step):
         taken = [array[start : start + spec.frames_per_step] for array in inputs]
         if spec.batch > 1:

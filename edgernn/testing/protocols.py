@@ -25,11 +25,12 @@ def check_runner(open_runner: Callable[[], Runner], steps: int = 40, seed: int =
     """
     runner = open_runner()
     frames = _frames(runner.spec, steps, seed)
+    _begin(runner)
     first = _run(runner, frames)
     for tensor, output in zip(runner.spec.outputs, first[0], strict=True):
         assert output.shape == tensor.shape, f"output {tensor.name} has shape {output.shape}, not {tensor.shape}"
         assert output.dtype == np.float32, f"output {tensor.name} is {output.dtype}, not float32"
-    runner.reset()
+    _begin(runner)
     _assert_same(first, _run(runner, frames), "after a reset, the outputs differ")
     _check_snapshots(runner, open_runner(), frames)
     _check_streams(runner, frames)
@@ -43,6 +44,11 @@ def _frames(spec: StreamSpec, steps: int, seed: int) -> list[tuple[NDArray[np.fl
     return [tuple(tensor.example(rng) for tensor in spec.inputs) for _ in range(steps)]
 
 
+def _begin(runner: Runner) -> None:
+    """Reset all streams, with contexts that are the same each time."""
+    runner.reset(context=runner.spec.example_context(np.random.default_rng(1)))
+
+
 def _run(runner: Runner, frames: Sequence[tuple[NDArray[np.float32], ...]]) -> list[list[NDArray[np.float32]]]:
     return [[output.copy() for output in runner.step(*step)] for step in frames]
 
@@ -54,7 +60,7 @@ def _assert_same(one: Any, other: Any, complaint: str) -> None:
 
 def _check_snapshots(runner: Runner, other: Runner, frames: list[tuple[NDArray[np.float32], ...]]) -> None:
     for cut in (0, 1, len(frames) // 2):
-        runner.reset()
+        _begin(runner)
         _run(runner, frames[:cut])
         state = runner.snapshot()
         kept = {name: array.copy() for name, array in state.items()}
@@ -69,11 +75,11 @@ def _check_snapshots(runner: Runner, other: Runner, frames: list[tuple[NDArray[n
 
 def _check_streams(runner: Runner, frames: list[tuple[NDArray[np.float32], ...]]) -> None:
     batch, half, quarter = runner.spec.batch, len(frames) // 2, len(frames) // 4
-    runner.reset()
+    _begin(runner)
     whole = _run(runner, frames)
     for stream in range(batch):
         others = [other for other in range(batch) if other != stream]
-        runner.reset()
+        _begin(runner)
         _run(runner, frames[:quarter])
         earlier = runner.snapshot(stream)
         _run(runner, frames[quarter:half])
@@ -84,7 +90,7 @@ def _check_streams(runner: Runner, frames: list[tuple[NDArray[np.float32], ...]]
         _assert_same(_lane(whole[half:], *others), _lane(beginning, *others), f"{complaint}, the others differ")
         target = (stream + 1) % batch
         others = [other for other in range(batch) if other != target]
-        runner.reset()
+        _begin(runner)
         _run(runner, frames[:half])
         runner.restore(earlier, target)
         resumed = _run(runner, _moved(frames, half, target, batch, quarter, stream))

@@ -1,6 +1,7 @@
 """MultiHeadAttention, GroupedQueryAttention, Attention and AdditiveAttention, as products around a Softmax.
 
-Masks are written with Trilu: minus infinity where a frame does not see another one.
+Masks between frames are written with Trilu: minus infinity where a frame does not see another one. A mask of the places
+of a memory (`value_mask`, or an `attention_mask` that is computed) is added to the scores as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from edgernn.quantize.layer_call import Tensor
 
 __all__: list[str] = []
 
-UNSTREAMED = ("query_mask", "value_mask", "key_mask", "mask", "return_attention_scores")
+UNSTREAMED = ("query_mask", "key_mask", "return_attention_scores")
+HIDDEN = -1e9  # what Keras adds to the score of a place that is masked
 
 
 @emits("MultiHeadAttention", "GroupedQueryAttention")
@@ -30,7 +32,8 @@ def _heads(layer: Any, call: Call, graph: Emitter) -> ir.Value:
         heads.asked(_project(layer._key_dense, key, graph), graph),
     )
     scaled = graph.op("Mul", scores, graph.constant(heads.size**-0.5, "scale"))
-    masked = _masked(layer, scaled, call, graph, getattr(layer, "_sliding_window", None) or heads.window)
+    window = getattr(layer, "_sliding_window", None) or heads.window
+    masked = _masked(layer, scaled, call, graph, len(heads.shape), window)
     shares = graph.op("Softmax", masked, axis=-1)
     output = graph.op("MatMul", shares, heads.given(_project(layer._value_dense, value, graph), graph))
     output = heads.joined(output, graph)
@@ -90,12 +93,12 @@ class _Heads:
         return (self.count, *[1] * (len(self.shape) - 1), size)
 
 
-@emits("Attention", "AdditiveAttention")
+@emits("Attention", "AdditiveAttention", masked="given")
 def _attention(layer: Any, call: Call, graph: Emitter) -> ir.Value:
     query, value, key = _sequences(layer, call, graph, ("inputs",))
     dot = type(layer).__name__ == "Attention" and layer.score_mode == "dot"
     scores = (_dot if dot else _additive)(layer, query, key, graph)
-    shares = graph.op("Softmax", _masked(layer, scores, call, graph, None), axis=-1)
+    shares = graph.op("Softmax", _masked(layer, scores, call, graph, 0, None), axis=-1)
     return graph.op("MatMul", shares, value)
 
 
@@ -133,24 +136,18 @@ def _sequences(layer: Any, call: Call, graph: Emitter, names: Sequence[str]) -> 
             raise refuse(
                 layer, f"it attends over a tensor of shape {tuple(item.shape)}", "give it (batch, time, features)"
             )
-    if isinstance(value, Tensor) and isinstance(query, Tensor) and value.shape[1] != query.shape[1]:
-        raise refuse(
-            layer,
-            f"it attends to another input of {value.shape[1]} frames, which is no stream",
-            "make a memory that never changes a constant of the model",
-        )
     return [
         item.value if isinstance(item, Tensor) else graph.constant(np.asarray(item, np.float32), "memory")
         for item in (query, value, key)
     ]
 
 
-def _masked(layer: Any, scores: ir.Value, call: Call, graph: Emitter, window: int | None) -> ir.Value:
+def _masked(layer: Any, scores: ir.Value, call: Call, graph: Emitter, heads: int, window: int | None) -> ir.Value:
     """Add minus infinity to the score of each pair of frames that do not see one another."""
     given = call.kwargs.get("attention_mask")
-    if isinstance(given, Tensor):
-        raise refuse(layer, "its attention_mask is computed", "use use_causal_mask=True, sliding_window, or a constant")
-    if given is not None:
+    for hidden in _hidden(layer, call, heads, graph):
+        scores = graph.op("Add", scores, hidden)
+    if given is not None and not isinstance(given, Tensor):
         mask = np.where(np.asarray(given, bool), 0.0, -np.inf)
         scores = graph.op("Add", scores, graph.constant(mask if mask.ndim < 3 else mask[:, None], "mask"))
     causal = bool(call.kwargs.get("use_causal_mask"))
@@ -163,6 +160,21 @@ def _masked(layer: Any, scores: ir.Value, call: Call, graph: Emitter, window: in
         side = graph.op("Trilu", never, graph.constant(np.array(diagonal), "diagonal"), upper=upper)
         scores = graph.op("Add", scores, side)
     return scores
+
+
+def _hidden(layer: Any, call: Call, heads: int, graph: Emitter) -> list[ir.Value]:
+    """Return what hides what computed masks leave out, to add to scores `(batch, heads..., frames, places)`."""
+    asking, places = call.kwargs.get("mask") or (None, call.kwargs.get("value_mask"))
+    if asking is not None:
+        raise refuse(layer, "it is called with a mask of its queries", "mask its value alone, with mask=[None, mask]")
+    found = []
+    for given, missing in ((places, heads + 1), (call.kwargs.get("attention_mask"), heads)):
+        if isinstance(given, Tensor):
+            seen = given.value if given.dtype == "bool" else graph.op("Cast", given.value, to=int(ir.DataType.BOOL))
+            axes = graph.constant(list(range(1, 1 + missing)), "axes")
+            spread = graph.op("Unsqueeze", seen, axes) if len(given.shape) + missing == heads + 3 and missing else seen
+            found.append(graph.op("Where", spread, graph.constant(0.0, "seen"), graph.constant(HIDDEN, "hidden")))
+    return found
 
 
 def _project(dense: Any, x: ir.Value, graph: Emitter, inner: int = 1) -> ir.Value:

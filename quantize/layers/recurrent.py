@@ -81,11 +81,14 @@ def _recurrent(layer: Any, call: Call, graph: Emitter) -> list[ir.Value]:
     """Stacked cells are layers in turn: each cell sees what the one before it gives for the same frame."""
     _check(layer, call)
     sequence, width, states = call[0], call.size(-1), list[ir.Value]()
-    cells = _cells(layer.cell)
+    cells, initial = _cells(layer.cell), _initial_states(layer, call)
     for cell in cells:
         operator = operator_of(cell)
         if operator is not None and call.mask is None:
-            sequence, final = _operated(operator, sequence, layer.go_backwards, graph)
+            begin, initial = initial[: operator.states], initial[operator.states :]
+            sequence, final = _operated(operator, sequence, begin, layer.go_backwards, graph)
+        elif initial:
+            raise refuse(layer, "it is given an initial state, under a mask or with a cell that is no operator", ZEROS)
         else:
             zeros = bool(layer.zero_output_for_mask) and cell is cells[-1]
             sequence, final = _scanned(layer, cell, sequence, width, call.mask, zeros, graph)
@@ -113,10 +116,25 @@ def _output_size(cell: Any) -> int:
     return int(getattr(cell, "output_size", None) or next(iter(_state_sizes(cell).values())))
 
 
-def _operated(operator: Operator, x: ir.Value, backwards: bool, graph: Emitter) -> tuple[ir.Value, list[ir.Value]]:
+def _initial_states(layer: Any, call: Call) -> list[ir.Value]:
+    """Return the states that the first frame finds, `(batch, units)` each: none where they are zeros."""
+    given = call.kwargs.get("initial_state")
+    listed = [*call[1:], *(item.value for item in (given if isinstance(given, list | tuple) else [given]) if item)]
+    if listed and layer.go_backwards:
+        raise refuse(layer, "it goes backwards from an initial state, which is that of the end", ZEROS)
+    return listed
+
+
+ZEROS = "start from zeros: a stream begins with a reset"
+
+
+def _operated(
+    operator: Operator, x: ir.Value, initial: Sequence[ir.Value], backwards: bool, graph: Emitter
+) -> tuple[ir.Value, list[ir.Value]]:
     """Return what the operator gives for all frames, `(batch, time, units)`, and its final states `(batch, units)`."""
     direction = {"direction": "reverse"} if backwards else {}
-    every, *final = operator.emit(graph.op("Transpose", x, perm=[1, 0, 2]), [], graph, **direction)
+    begin = [graph.op("Unsqueeze", value, graph.constant([0], "direction")) for value in initial]
+    every, *final = operator.emit(graph.op("Transpose", x, perm=[1, 0, 2]), begin, graph, **direction)
     squeezed = graph.op("Squeeze", every, graph.constant([1], "direction"))
     states = [graph.op("Squeeze", value, graph.constant([0], "direction")) for value in final]
     return graph.op("Transpose", squeezed, perm=[1, 0, 2]), states
@@ -163,8 +181,6 @@ def _check(layer: Any, call: Call) -> None:
             "it goes backwards, so that its last output is that of the first frame, which a stream has left behind",
             "use return_sequences=True, and behind it the last frame or a pooling over time",
         )
-    if len(call) > 1:
-        raise refuse(layer, "it is given an initial state", "start from zeros: a stream begins with a reset")
     if call.outer:
         raise refuse(layer, "it runs along the features of each frame", "let it run along time, not in TimeDistributed")
 

@@ -38,16 +38,16 @@ def recurrent(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder
     hidden = int(attribute(node, "hidden_size", 0))
     values = values_of(inputs) + [None] * (places[-1] + 1 - len(inputs))
     values[0] = source.value
-    states = []
+    states, offsets = [], list[ir.Value | None]()
     for name, place in zip(STATE_NAMES, places, strict=False):
-        offset = _offset(node, place)
+        offset = _offset(node, inputs, place, step)
         initial = 0.0 if offset is not None else _initial(node, place)
         states.append(step.state(name, (1, step.batch, hidden), timing.hold_steps, initial, batch_axis=1))
-        values[place] = states[-1].input if offset is None else step.op("Add", states[-1].input, step.constant(offset))
+        values[place] = states[-1].input if offset is None else step.op("Add", states[-1].input, offset)
+        offsets.append(offset)
     outputs = step.ops(node.op_type, values, 1 + len(states), plain_attributes(node))
-    for state, place, value in zip(states, places, outputs[1:], strict=True):
-        offset = _offset(node, place)
-        state.output = value if offset is None else step.op("Sub", value, step.constant(offset))
+    for state, offset, value in zip(states, offsets, outputs[1:], strict=True):
+        state.output = value if offset is None else step.op("Sub", value, offset)
     final = replace(timing, axis=None)
     return [Stepped(outputs[0], timing.on_axis(0)), *(Stepped(value, final) for value in outputs[1:])]
 
@@ -59,12 +59,17 @@ def _check(node: ir.Node) -> None:
         raise refusal(node, "it takes the length of each sequence", "a stream has no length: remove that input")
 
 
-def _offset(node: ir.Node, place: int) -> NDArray[np.float32] | None:
-    """Return an initial state that differs from unit to unit: what is carried is the distance from it, from zero on."""
-    if len(node.inputs) <= place or node.inputs[place] is None:
+def _offset(node: ir.Node, inputs: Sequence[Stepped | None], place: int, step: StepBuilder) -> ir.Value | None:
+    """Return an initial state that is not one number: what is carried is the distance from it, from zero on."""
+    given = inputs[place] if place < len(inputs) else None
+    if given is None:
         return None
-    initial = array_of(node.inputs[place])
-    return initial if np.ptp(initial) != 0 else None
+    if given.held:
+        return given.value
+    if given.timing is not None:
+        raise refusal(node, "its initial state comes of the frames", "make it a context: an input that is given once")
+    initial: NDArray[np.float32] = array_of(node.inputs[place])
+    return step.constant(initial) if np.ptp(initial) != 0 else None
 
 
 def _initial(node: ir.Node, place: int) -> float:

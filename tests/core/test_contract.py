@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgernn.stream import State
+from edgernn.stream import Context, State
 from edgernn.testing import FakeRunner, Near, check_stream_contract
 
 Array = NDArray[np.float32]
@@ -27,7 +27,7 @@ def test_a_stream_that_keeps_it_passes(frames_per_step: int, batch: int) -> None
 class Leaking(FakeRunner):
     """Keeps something of what was before a reset."""
 
-    def reset(self, stream: int | None = None) -> None:
+    def reset(self, stream: int | None = None, context: Context | None = None) -> None:
         self._sum = self._sum * np.float32(0.5)
 
 
@@ -71,7 +71,7 @@ class Partial(FakeRunner):
 class Resetting(FakeRunner):
     """Resets all streams where one is asked for."""
 
-    def reset(self, stream: int | None = None) -> None:
+    def reset(self, stream: int | None = None, context: Context | None = None) -> None:
         super().reset(None if stream is None else (stream + 1) % self.spec.batch)
 
 

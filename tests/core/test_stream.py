@@ -13,7 +13,7 @@ from edgernn.errors import ShapeError, UsageError
 from edgernn.events import Event
 from edgernn.frontend import FrontEnd, LogMel
 from edgernn.spec import TensorSpec
-from edgernn.stream import FrameBatch, FrameStream, Stream
+from edgernn.stream import Context, FrameBatch, FrameStream, Stream
 from edgernn.testing import ArraySource, FakeRunner, ListSink, check_runner, check_sink, check_source
 
 PARAMS = LogMel(rate_hz=1000, window_samples=20, hop_samples=10, fft_size=32, bands=2, low_hz=10, high_hz=490)
@@ -109,8 +109,8 @@ def test_frames_that_do_not_fit_are_named_and_not_taken(frames: NDArray[np.float
 class CountingRunner(FakeRunner):
     """Says word 0 at every tenth step, word 1 otherwise; counts from the last reset."""
 
-    def reset(self, stream: int | None = None) -> None:
-        super().reset(stream)
+    def reset(self, stream: int | None = None, context: Context | None = None) -> None:
+        super().reset(stream, context)
         self.count = 0
 
     def step(self, *frames: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
@@ -181,7 +181,7 @@ def test_fakes_pass_their_own_checks() -> None:
 
 def test_checks_notice_what_is_broken() -> None:
     class Forgetful(FakeRunner):
-        def reset(self, stream: int | None = None) -> None:
+        def reset(self, stream: int | None = None, context: Context | None = None) -> None:
             pass
 
     class Lenient(FakeRunner):
@@ -191,7 +191,7 @@ def test_checks_notice_what_is_broken() -> None:
             return super().step(np.resize(frames[0] if frames else 0, (1, 2)).astype(np.float32))
 
     class Careless(FakeRunner):
-        def reset(self, stream: int | None = None) -> None:
+        def reset(self, stream: int | None = None, context: Context | None = None) -> None:
             super().reset()
 
     for broken, words in ((Forgetful, "after a reset"), (Lenient, "wrong shape"), (Careless, "the others differ")):

@@ -268,11 +268,6 @@ def _keras(layer: Any, **options: Any) -> Callable[[], ir.Model]:
     return lambda: from_keras(attending(layer, **options))
 
 
-def _memory() -> ir.Model:
-    first, memory = frames(), keras.Input((9, 6), name="memory")
-    return from_keras(keras.Model([first, memory], layers.MultiHeadAttention(1, 2, name="bad")(first, memory)))
-
-
 REFUSED: dict[str, tuple[Callable[[], ir.Model], str]] = {
     "the past is endless": (
         _keras(layers.MultiHeadAttention(1, 2, name="bad"), use_causal_mask=True),
@@ -285,7 +280,6 @@ REFUSED: dict[str, tuple[Callable[[], ir.Model], str]] = {
     "scores are asked for": (
         lambda: from_keras(keras.Model(*_with_scores())), "'bad'.*called with return_attention_scores; call it without"
     ),
-    "a memory that is set once": (_memory, "'bad'.*another input of 9 frames.*; make a memory"),
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.simplify import simplify
 from edgernn.quantize.streaming import stream
 from edgernn.quantize.to_tflite import to_tflite
+from edgernn.stream import Context
 from edgernn.testing import FakeRunner, impulse_latencies
 from tests.quantize.networks import Array, Build, chain, frames, keras_outputs, randomized
 
@@ -88,8 +89,8 @@ def test_declared_latency_is_true_in_tflite(tmp_path: Path) -> None:
 
 def test_a_stream_that_is_late_is_found_out() -> None:
     class Late(FakeRunner):
-        def reset(self, stream: int | None = None) -> None:
-            super().reset(stream)
+        def reset(self, stream: int | None = None, context: Context | None = None) -> None:
+            super().reset(stream, context)
             self.before: Array | None = None
 
         def step(self, *given: Array) -> tuple[Array, ...]:

@@ -44,7 +44,7 @@ def outputs(scheme: str) -> Array:
     """Return the logits of every step, `(steps, classes)`."""
     kept, apart, spec, streams = trained()
     content = _plain(streams) if scheme == "plain" else to_onnx(kept, apart, spec, SCHEMES[scheme], _ranges())[0]
-    walked = steps(invoke_onnx(content), spec, one_stream(streams, STEPS * spec.frames_per_step))
+    walked = steps(invoke_onnx(content), spec, one_stream(streams, STEPS * spec.frames_per_step, 1))
     return np.stack([step[spec.outputs[0].name].reshape(-1) for step in walked])
 
 

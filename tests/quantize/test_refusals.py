@@ -23,11 +23,6 @@ class _Untraceable(layers.Layer):  # type: ignore[misc]
         return tf.math.abs(x)
 
 
-def _with_initial_state() -> Any:
-    first, h = frames(), keras.Input((4,), name="h")
-    return keras.Model([first, h], layers.GRU(4, name="bad")(first, initial_state=h))
-
-
 def _with_state_of_another() -> Any:
     first = frames()
     _, h, c = layers.LSTM(4, return_state=True, name="encoder")(first)
@@ -58,7 +53,6 @@ def _flat_weights() -> Any:
 
 REFUSED: dict[str, tuple[Build, str]] = {
     "lambda": (lambda: chain(layers.Lambda(lambda x: 2 * x, name="bad")), "code"),
-    "initial_state": (_with_initial_state, "initial state"),
     "initial_state_of_another": (_with_state_of_another, "initial state"),
     "training": (_always_dropping, "training=True"),
     "flatten": (lambda: chain(layers.Flatten(name="bad"), length=9), "mixes time"),
