@@ -84,12 +84,14 @@ def from_onnx_step(
     """Bring a file with states `{input: output}` (from `read_onnx`) into the form of a step graph.
 
     `time_axes` says along which axis of an input its frames are: by default axis 1 where that is open or has the size
-    one; a step takes as many as the axis has, or `frames_per_step` where it is open. Raises `UsageError` for inputs
-    that do not fit together, `ConversionError` for a file that does not run at these sizes or changes those of a state.
+    one, or `frames_per_step`; a step takes as many as the axis has, or `frames_per_step` where it is open. Raises
+    `UsageError` for inputs that do not fit together, `ConversionError` for a file that does not run at these sizes or
+    changes those of a state.
     """
     truth = model.clone()
     frames = [value for value in model.graph.inputs if value.name not in states]
-    layouts = {value.name or "": _layout(value, (time_axes or {}).get(value.name or "")) for value in frames}
+    asked = time_axes or {}
+    layouts = {value.name or "": _layout(value, asked.get(value.name or ""), frames_per_step) for value in frames}
     count = _count(frames, layouts, frames_per_step)
     shapes = {value.name or "": _shape(value, layouts.get(value.name or ""), count) for value in model.graph.inputs}
     take_branches(model, shapes)
@@ -113,7 +115,7 @@ def from_onnx_step(
     return OnnxStep(step, oracle, {**layouts, **outputs})
 
 
-def _layout(value: ir.Value, asked: int | None) -> Layout:
+def _layout(value: ir.Value, asked: int | None, frames: int | None) -> Layout:
     sizes = [size if isinstance(size, int) else None for size in value.shape or ()]
     rank = len(sizes)
     if not sizes or (rank == 1 and value.dtype != ir.DataType.FLOAT):
@@ -124,7 +126,7 @@ def _layout(value: ir.Value, asked: int | None) -> Layout:
     if asked is not None and not -rank <= asked < rank:
         raise UsageError(f"--time-axis {value.name}={asked}: the input has {rank} axes, counted from 0")
     time = None if asked is None else asked % rank
-    if time is None and rank > 1 and (sizes[1] is None or (sizes[1] == 1 and rank > 2)):
+    if time is None and rank > 1 and (sizes[1] in (None, frames) or (sizes[1] == 1 and rank > 2)):
         time = 1
     return Layout(next((axis for axis in range(rank - 1) if axis != time and sizes[axis] in (None, 1)), None), time)
 
@@ -138,13 +140,28 @@ def _count(frames: Sequence[ir.Value], layouts: Mapping[str, Layout], asked: int
         if isinstance(size, int):
             sizes[f"{value.name} {value.shape}"] = size
     counts = {*sizes.values(), *([] if asked is None else [asked])}
-    if len(counts) > 1:
-        wanted = "" if asked is None else f", --frames-per-step {asked}"
+    if len(counts) > 1 and len(set(sizes.values())) == 1:
+        (own,) = set(sizes.values())
+        axes = [f"--time-axis {value.name}=1 ({_second(value)})" for value in frames if _may_be_frames(value, layouts)]
         raise UsageError(
-            f"a step takes another number of frames for each input: {', '.join(sizes)}{wanted}; say which axes have "
-            "the frames with --time-axis INPUT=AXIS"
+            f"--frames-per-step {asked}: the file's own step takes {own} ({', '.join(sizes)}), and cannot take more or "
+            f"fewer: leave the option out{', or say which axis has the frames: ' if axes else ''}{' or '.join(axes)}"
+        )
+    if len(counts) > 1:
+        raise UsageError(
+            f"a step takes another number of frames for each input: {', '.join(sizes)}; say which axes have the frames "
+            "with --time-axis INPUT=AXIS"
         )
     return counts.pop() if counts else 1
+
+
+def _may_be_frames(value: ir.Value, layouts: Mapping[str, Layout]) -> bool:
+    return layouts[value.name or ""].time is None and len(value.shape or ()) > 1
+
+
+def _second(value: ir.Value) -> int | ir.SymbolicDim:
+    assert value.shape is not None
+    return value.shape[1]
 
 
 def _shape(value: ir.Value, layout: Layout | None, count: int) -> tuple[int, ...]:

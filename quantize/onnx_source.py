@@ -21,7 +21,7 @@ from edgernn.quantize.onnx_files.contain import try_apart
 from edgernn.quantize.onnx_files.initial_states import initial_states
 from edgernn.quantize.onnx_files.layout import Layout
 from edgernn.quantize.onnx_files.memory import MOST_GB, limited_memory
-from edgernn.quantize.onnx_files.own_states import find_states, states_by_shape
+from edgernn.quantize.onnx_files.own_states import candidates, find_states, states_by_shape
 from edgernn.quantize.onnx_files.read import read_onnx
 from edgernn.quantize.onnx_files.session import TooLargeError
 from edgernn.quantize.oracle import Oracle
@@ -61,7 +61,8 @@ class OnnxStepSource(Source):
         count = self.stepped.step.frames_per_step
         if batch != 1 or frames_per_step not in (None, count) or bounds != EXACT:
             raise UsageError(
-                f"{self.path} has states of its own: its step takes {count} frames of one stream, exactly as it is"
+                f"{self.path} has states of its own: its step takes {count} frames of one stream, exactly as it is: "
+                "leave out --frames-per-step, --batch and every bound"
             )
         return self.stepped.step
 
@@ -101,6 +102,17 @@ def _load(path: Path, choices: OnnxChoices, apart: bool) -> Source:
     if apart:
         try_apart(path, asdict(choices))
     states = find_states(model, choices.states)
+    try:
+        return _with_states(model, path, choices, states)
+    except (ConversionError, UsageError) as error:
+        pairs = candidates(model, states)
+        if not pairs or "--state" in str(error) or isinstance(error, TooLargeError):
+            raise
+        known = "".join(f"--state {entering}={leaving}, " for entering, leaving in states.items())
+        raise type(error)(f"{error}; if the file is a step, say which its states are: {known}{pairs}") from error
+
+
+def _with_states(model: ir.Model, path: Path, choices: OnnxChoices, states: dict[str, str]) -> Source:
     known: dict[str, Any] = {
         "path": path,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgernn.errors import UsageError
 
-__all__ = ["find_states", "states_by_shape"]
+__all__ = ["candidates", "find_states", "states_by_shape"]
 
 # words that say on which side of the step a state is, and nothing else
 SIDES = frozenset(
@@ -40,8 +40,10 @@ def find_states(model: ir.Model, asked: Mapping[str, str]) -> dict[str, str]:
             if found and name not in states:
                 states[name] = found[0]
     if states and len(states) == len(inputs):
-        pairs = ", ".join(f"{entering}={leaving}" for entering, leaving in states.items())
-        raise UsageError(f"every input has an output like it ({pairs}), so that none brings frames; {SAY}")
+        pairs = " ".join(f"--state {entering}={leaving}" for entering, leaving in states.items())
+        raise UsageError(
+            f"every input has an output like it, so that none brings frames: give those that are states, of {pairs}"
+        )
     return states
 
 
@@ -65,16 +67,31 @@ def states_by_shape(model: ir.Model, names: Sequence[str], states: Mapping[str, 
     return found
 
 
+def candidates(model: ir.Model, states: Mapping[str, str]) -> str:
+    """Return what may be said of states beside those that are known: for each other input, the outputs like it.
+
+    Empty where one input is left, which brings frames, and where no output is like any of them.
+    """
+    inputs = [value for value in model.graph.inputs if value.name not in states]
+    outputs = [value for value in model.graph.outputs if value.name not in states.values()]
+    pairs = [[f"--state {v.name}={item.name}" for item in outputs if _alike(v, item)] for v in inputs]
+    return ", ".join(" or ".join(found) for found in pairs if found) if len(inputs) > 1 else ""
+
+
+def _alike(value: ir.Value, output: ir.Value) -> bool:
+    """Tell whether a value may be a state: an output has its fixed sizes, one of them beyond one."""
+    sizes = value.shape or ()
+    return _agree(value, output) and output.shape is not None and any(isinstance(s, int) and s > 1 for s in sizes)
+
+
 SAY = "say which is which with --state INPUT=OUTPUT, or what else an input is with --constant INPUT=VALUE"
 
 
 def _ambiguous(value: ir.Value, outputs: Sequence[str]) -> str:
-    which = (
-        f"may belong to several outputs: {', '.join(outputs)}"
-        if outputs
-        else "brings no frames, and no output is like it"
-    )
-    return f"the input {value.name} {_shape(value)} {which}; {SAY}"
+    if outputs:
+        pairs = " or ".join(f"--state {value.name}={output}" for output in outputs)
+        return f"the input {value.name} {_shape(value)} may belong to several outputs: give {pairs}"
+    return f"the input {value.name} {_shape(value)} brings no frames, and no output is like it; {SAY}"
 
 
 def _check(entering: str, leaving: str, inputs: Mapping[str, ir.Value], outputs: Mapping[str, ir.Value]) -> None:

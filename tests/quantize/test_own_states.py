@@ -164,13 +164,61 @@ def echo(inputs: dict[str, list[Size]], outputs: dict[str, str]) -> onnx.ModelPr
     return model(nodes, sizes, [tensor(name, inputs[source]) for name, source in outputs.items()], [one])
 
 
+def chunked(past: str, new: str, h: str = "h", after: str = "after") -> onnx.ModelProto:
+    """A convolution and a GRU over eight frames at once, the states of neither named after the other side."""
+    node = helper.make_node
+    nodes = [
+        node("Concat", [past, "x"], ["joined"], axis=1),
+        node("Slice", ["joined", "last_two", "end", "one"], [new]),
+        node("Transpose", ["joined"], ["channels"], perm=[0, 2, 1]),
+        node("Conv", ["channels", "kernel"], ["filtered"]),
+        node("Transpose", ["filtered"], ["rows"], perm=[2, 0, 1]),
+        node("GRU", ["rows", "w", "r", "", "", h], ["all", after], hidden_size=5),
+        node("Squeeze", ["all", "one"], ["every"]),
+        node("Transpose", ["every"], ["y"], perm=[1, 0, 2]),
+    ]
+    constants = [weights("kernel", 4, 6, 3), weights("w", 1, 15, 4), weights("r", 1, 15, 5)]
+    constants += [numbers("one", 1), numbers("last_two", -2), numbers("end", 2**62)]
+    inputs = [tensor("x", [1, 8, 6]), tensor(past, [1, 2, 6]), tensor(h, [1, 1, 5])]
+    outputs = [tensor("y", [1, 8, 5]), tensor(new, [1, 2, 6]), tensor(after, [1, 1, 5])]
+    return model(nodes, inputs, outputs, constants)
+
+
+def test_states_that_no_name_tells_are_suggested(tmp_path: Path) -> None:
+    """Of what is suggested, the file can be made: these are the pairs to give."""
+    with pytest.raises(UsageError, match=r"say which its states are: --state left=right, --state h=after$"):
+        load(chunked("left", "right"), tmp_path)
+    with pytest.raises(UsageError, match=r"states are: --state h_in=h_out, --state left=right$"):
+        load(chunked("left", "right", "h_in", "h_out"), tmp_path)
+    states = {"left": "right", "h": "after"}
+    source = load(chunked("left", "right"), tmp_path, states=states, time_axes={"x": 1})
+    assert source.step().spec().frames_per_step == 8
+
+
+def test_a_file_has_a_chunk_of_its_own(tmp_path: Path) -> None:
+    known = {"states": {"left": "right", "h": "after"}}
+    proto = chunked("left", "right")
+    source = load(proto, tmp_path, frames_per_step=8, **known)
+    assert source.step().spec().inputs[0].shape == (1, 8, 6)
+    with pytest.raises(UsageError, match=r"takes 1 \(x \[1,8,6\]\).*or say which axis has .*: --time-axis x=1 \(8\)$"):
+        load(proto, tmp_path, frames_per_step=4, **known)
+    with pytest.raises(
+        UsageError, match=r"--frames-per-step 4: the file's own step takes 8 \(x .*: leave the option out$"
+    ):
+        load(proto, tmp_path, frames_per_step=4, time_axes={"x": 1}, **known)
+
+
 def test_what_could_be_several_things_is_asked_for(tmp_path: Path) -> None:
     both = echo({"x_in": [1, 1, 4], "h_in": [1, 1, 4]}, {"x_out": "x_in", "h_out": "h_in"})
-    with pytest.raises(UsageError, match=r"every input has an output like it .*x_in=x_out, h_in=h_out.*--state INPUT"):
+    with pytest.raises(
+        UsageError, match=r"none brings frames: give .* states, of --state x_in=x_out --state h_in=h_out$"
+    ):
         load(both, tmp_path)
     assert [state.name for state in load(both, tmp_path, states={"h_in": "h_out"}).step().states] == ["h_in"]
     several = echo({"x": [1, 1, 3], "h": [1, 1, 4]}, {"h_out": "h", "h_new": "h", "y": "x"})
-    with pytest.raises(UsageError, match=r"the input h FLOAT .* may belong to several outputs: h_out, h_new"):
+    with pytest.raises(
+        UsageError, match=r"the input h FLOAT .* several outputs: give --state h=h_out or --state h=h_new"
+    ):
         load(several, tmp_path)
 
 
