@@ -24,7 +24,10 @@ class TooLargeError(ConversionError):
 
 
 class Session:
-    """A model in ONNX Runtime, as it is written: nothing in it is optimized."""
+    """A model in ONNX Runtime, as it is written: nothing in it is optimized.
+
+    A GRU that gets no frames is a failure of the run (measured with ONNX Runtime 1.32: it ends the process).
+    """
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for reports to a third party
@@ -38,7 +41,7 @@ class Session:
         try:
             with limited_memory():
                 self._session = ort.InferenceSession(
-                    proto.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
+                    _guarded(proto).SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
                 )
         except Exception as error:  # its exceptions have no base of their own below Exception
             raise _failure("open", error) from error
@@ -81,3 +84,27 @@ def open_sizes(proto: onnx.ModelProto) -> onnx.ModelProto:
     for item in proto.graph.output:
         item.type.tensor_type.ClearField("shape")
     return proto
+
+
+def _guarded(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Put a Reshape before each GRU that leaves frames as they are, and cannot tell the size of an axis of none."""
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    _guard(model.graph)
+    return model
+
+
+def _guard(graph: onnx.GraphProto) -> None:
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _guard(attribute.g)
+        if node.op_type == "GRU":
+            shape, frames = (f"{''.join(node.output)}_{part}" for part in ("same_shape", "frames"))
+            same = onnx.helper.make_tensor("", onnx.TensorProto.INT64, [3], [0, 0, -1])
+            graph.node.append(onnx.helper.make_node("Constant", [], [shape], value=same))
+            graph.node.append(onnx.helper.make_node("Reshape", [node.input[0], shape], [frames]))
+            node.input[0] = frames
+        graph.node.append(node)

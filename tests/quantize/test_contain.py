@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgernn.errors import ConversionError, UnsupportedLayerError
 from edgernn.quantize.onnx_files.memory import MOST_GB, limited_memory
 from edgernn.quantize.onnx_files.read import read_onnx
-from edgernn.quantize.onnx_files.session import TooLargeError
+from edgernn.quantize.onnx_files.session import Session, TooLargeError, open_sizes
 from edgernn.quantize.onnx_source import OnnxChoices, load_onnx
 
 MODEL = Path(__file__).parent / "models" / "gru.script.onnx"
@@ -122,3 +122,10 @@ def test_an_lstm_whose_projection_was_lost_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UnsupportedLayerError, match=r"node lstm .* 3 values from 6 cells.*proj_size"):
         read_onnx(path)
+
+
+def test_a_gru_without_frames_is_a_message() -> None:
+    run = Session(open_sizes(onnx.load(MODEL)))
+    assert run({"x": np.zeros((2, 1, 6), np.float32)}, ["88"])["88"].shape[:2] == (2, 1)
+    with pytest.raises(ConversionError, match=r"ONNX Runtime cannot run the model.*Reshape"):
+        run({"x": np.zeros((2, 0, 6), np.float32)}, ["88"])
