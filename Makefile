@@ -71,7 +71,6 @@ bench: $(READY)  ## one step against its peers, as in the README's table (ARGS=-
 	$(BIN)/python -m tests.benchmarks.step $(ARGS)
 
 compare: $(READY)  ## rolled Keras models through EdgeRNN and through other converters (about 25 minutes)
-	$(BIN)/python -m pip install --quiet --editable '.[peers]'
 	$(BIN)/python -m tests.benchmarks.converters $(ARGS)
 
 clean:  ## remove what was built and cached; leaves .venv and runs/

@@ -27,7 +27,7 @@ from edgernn.quantize.onnx_files.loops import recognize_loops
 from edgernn.quantize.onnx_files.open_lengths import open_lengths
 from edgernn.quantize.onnx_files.probe import Probe
 from edgernn.quantize.onnx_files.session import Session, open_sizes
-from edgernn.quantize.oracle import Oracle
+from edgernn.quantize.oracle import GraphOracle
 
 __all__ = ["NotASequenceError", "OnnxOracle", "OnnxSequence", "from_onnx"]
 
@@ -46,7 +46,7 @@ class OnnxSequence:
     """Where each input has its streams and frames in the file; in the graph that is always `(batch, time, ...)`."""
 
 
-class OnnxOracle(Oracle):
+class OnnxOracle(GraphOracle):
     """The file in ONNX Runtime, one stream at a time."""
 
     def __init__(self, model: ir.Model, layouts: Mapping[str, Layout], outputs: Mapping[str, Layout]) -> None:

@@ -23,7 +23,7 @@ from edgernn.quantize.onnx_files.importer import Importer
 from edgernn.quantize.onnx_files.layout import Layout
 from edgernn.quantize.onnx_files.probe import Probe, Run
 from edgernn.quantize.onnx_files.session import Session, open_sizes
-from edgernn.quantize.oracle import Oracle
+from edgernn.quantize.oracle import GraphOracle
 from edgernn.quantize.streaming import State, StepGraph
 from edgernn.quantize.timing import Timing
 
@@ -35,12 +35,12 @@ class OnnxStep:
     """A file that is a step: its step graph, and the file itself to compare with."""
 
     step: StepGraph
-    oracle: Oracle
+    oracle: GraphOracle
     layouts: Mapping[str, Layout]
     """Where each input and output has its streams and frames in the file."""
 
 
-class _SteppedOracle(Oracle):
+class _SteppedOracle(GraphOracle):
     """The file in ONNX Runtime, stepped from zeros."""
 
     def __init__(

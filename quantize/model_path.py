@@ -7,9 +7,9 @@ from pathlib import Path
 from edgernn.errors import UsageError
 from edgernn.files import check_there
 from edgernn.quantize.keras_file import HDF5
-from edgernn.quantize.saved_model import is_saved_model
+from edgernn.quantize.saved_model import has_layers, is_saved_model
 
-__all__ = ["check_model", "is_onnx", "keras_file_of"]
+__all__ = ["check_model", "is_graph", "is_onnx", "keras_file_of"]
 
 KINDS = "a .keras, .h5 or .onnx file, or the folder of a SavedModel or of a training run (with model.keras in it)"
 EXPORTED = "; export a PyTorch model with torch.onnx.export, and convert a TFLite file's source"
@@ -26,6 +26,11 @@ def check_model(path: Path) -> None:
 def is_onnx(path: Path) -> bool:
     """Tell whether a path is that of an ONNX file."""
     return path.is_file() and path.suffix == ".onnx"
+
+
+def is_graph(path: Path) -> bool:
+    """Tell whether a path is that of a graph: of an ONNX file, or of a SavedModel without layers."""
+    return is_onnx(path) or (is_saved_model(path) and not has_layers(path))
 
 
 def keras_file_of(path: Path) -> Path:

@@ -36,14 +36,16 @@ class OnnxSource(Source):
     """An ONNX file over whole sequences."""
 
     sequence: OnnxSequence
+    truth: Oracle | None = None
+    """What the file was made from, where that can be run."""
 
     def graph(self) -> ir.Model:
         """Return the graph that the file was brought into when it was loaded."""
         return self.sequence.graph
 
     def oracle(self) -> Oracle:
-        """Return the file itself in ONNX Runtime."""
-        return self.sequence.oracle
+        """Return the file itself in ONNX Runtime, or what it was made from."""
+        return self.truth or self.sequence.oracle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class OnnxStepSource(Source):
     """An ONNX file with states of its own: it is a step already."""
 
     stepped: OnnxStep
+    truth: Oracle | None = None
+    """What the file was made from, where that can be run."""
 
     def graph(self) -> ir.Model:
         """Refuse: there is nothing over whole sequences."""
@@ -67,8 +71,8 @@ class OnnxStepSource(Source):
         return self.stepped.step
 
     def oracle(self) -> Oracle:
-        """Return the file itself in ONNX Runtime, stepped with its own states."""
-        return self.stepped.oracle
+        """Return the file itself in ONNX Runtime, or what it was made from, stepped with its own states."""
+        return self.truth or self.stepped.oracle
 
 
 def _moved(layouts: Mapping[str, Layout]) -> tuple[str, ...]:
@@ -79,7 +83,7 @@ def _moved(layouts: Mapping[str, Layout]) -> tuple[str, ...]:
     )
 
 
-def load_onnx(path: Path, choices: OnnxChoices, apart: bool = False) -> Source:
+def load_onnx(path: Path, choices: OnnxChoices, apart: bool = False) -> OnnxSource | OnnxStepSource:
     """Load an ONNX file; see `read_onnx`, `from_onnx` and `from_onnx_step` for what is refused.
 
     Where `apart`, it runs in a process of its own first, for a file from elsewhere may crash ONNX Runtime.
@@ -96,7 +100,7 @@ def load_onnx(path: Path, choices: OnnxChoices, apart: bool = False) -> Source:
         raise ConversionError(f"{path} cannot be brought into a graph over sequences: {reason}") from error
 
 
-def _load(path: Path, choices: OnnxChoices, apart: bool) -> Source:
+def _load(path: Path, choices: OnnxChoices, apart: bool) -> OnnxSource | OnnxStepSource:
     model = read_onnx(path)
     _fix(model, choices)
     if apart:
@@ -112,7 +116,9 @@ def _load(path: Path, choices: OnnxChoices, apart: bool) -> Source:
         raise type(error)(f"{error}; if the file is a step, say which its states are: {known}{pairs}") from error
 
 
-def _with_states(model: ir.Model, path: Path, choices: OnnxChoices, states: dict[str, str]) -> Source:
+def _with_states(
+    model: ir.Model, path: Path, choices: OnnxChoices, states: dict[str, str]
+) -> OnnxSource | OnnxStepSource:
     known: dict[str, Any] = {
         "path": path,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,10 @@ from edgernn.errors import ConversionError
 from edgernn.quantize.contexts import Asked, Contexts, contexts_of
 from edgernn.text import one_line
 
-__all__ = ["KerasOracle", "Oracle"]
+__all__ = ["GraphOracle", "KerasOracle", "Oracle", "Run"]
+
+Run = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], dict[str, Any]]
+"""Runs a graph once on values by name, and returns the values that are asked for."""
 
 
 class Oracle(ABC):
@@ -34,6 +38,21 @@ class Oracle(ABC):
 
         Behind those, for each context, `(streams, ...)`.
         """
+
+
+Same = TypeVar("Same", bound="GraphOracle")
+
+
+class GraphOracle(Oracle):
+    """A graph whose inputs and outputs have names, run by ONNX Runtime or another program."""
+
+    _run: Run
+
+    def run_by(self: Same, run: Run) -> Same:
+        """Return the same, run by what the graph was made from: its inputs and outputs are called the same there."""
+        other = copy.copy(self)
+        other._run = run
+        return other
 
 
 class KerasOracle(Oracle):

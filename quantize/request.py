@@ -14,7 +14,7 @@ from edgernn.errors import UsageError
 from edgernn.files import check_there
 from edgernn.quantize.bounds import EXACT, MOST_AT_ONCE, read_bounds
 from edgernn.quantize.contexts import Asked, read_contexts
-from edgernn.quantize.model_path import check_model
+from edgernn.quantize.model_path import check_model, is_graph
 from edgernn.quantize.onnx_choices import OnnxChoices
 from edgernn.quantize.options import DEFAULT_SCHEME, EXAMPLES, FORMATS, Options, check_options, read_goal
 from edgernn.quantize.picture import check_picture
@@ -102,9 +102,13 @@ def _check_pairs(words: argparse.Namespace, options: Options, of_onnx: bool) -> 
         raise UsageError("--picture shows what a bounded form costs, and nothing is bounded: leave it out")
     if words.embed_frontend and options.target.integer_only:
         raise UsageError("--embed-frontend computes in float, which --target integer-only rules out: leave out one")
-    if words.model.suffix != ".onnx" and of_onnx:
-        raise UsageError("--time-axis, --state INPUT=OUTPUT and --constant are for ONNX files: leave them out")
-    if words.model.suffix == ".onnx" and words.context:
+    graph = words.model.suffix == ".onnx" or is_graph(words.model)
+    if of_onnx and not graph:
+        raise UsageError(
+            "--time-axis, --state INPUT=OUTPUT and --constant are for ONNX files, and for SavedModels without layers: "
+            "leave them out"
+        )
+    if words.context and graph:
         raise UsageError("--context is for Keras models: an input of an ONNX file that never changes is a --constant")
 
 

@@ -1,7 +1,7 @@
 """SavedModel folders that Keras 2 wrote: the layers are in their metadata, and are built anew from these.
 
-The graph in the folder is not read, so that no code in it is run. Keras 3 exports a SavedModel without layers: there
-is nothing to build anew.
+The graph in the folder is not read, so that no code in it is run. Keras 3 exports a SavedModel without layers, of which
+the graph is all that there is: see `saved_graphs`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgernn.errors import ConversionError
 from edgernn.files import read_file
 from edgernn.quantize.keras_legacy import modern
 
-__all__ = ["Layers", "is_saved_model", "load_saved_model", "read_layers"]
+__all__ = ["Layers", "has_layers", "is_saved_model", "load_saved_model", "read_layers"]
 
 METADATA = "keras_metadata.pb"
 MOST_METADATA = 256 * 2**20  # bytes
@@ -29,6 +29,11 @@ INSIDE = ("backward_layer", "cell", "cells", "forward_layer", "layer")
 def is_saved_model(path: Path) -> bool:
     """Tell whether a path is the folder of a SavedModel."""
     return (path / "saved_model.pb").is_file()
+
+
+def has_layers(folder: Path) -> bool:
+    """Tell whether the folder of a SavedModel says what layers the model has."""
+    return (folder / METADATA).exists()
 
 
 @dataclass(frozen=True)
@@ -44,20 +49,14 @@ class Layers:
 def read_layers(folder: Path) -> Layers:
     """Read the metadata of a SavedModel folder.
 
-    Raises `ConversionError` for a folder without layers, which Keras 3 writes, and for one that cannot be read.
+    Raises `ConversionError` for one that cannot be read.
     """
     try:
         content = read_file(folder / METADATA, MOST_METADATA)
-    except FileNotFoundError:
-        raise ConversionError(
-            f"{folder} is a SavedModel without layers, as model.export() writes it: save the model itself, with "
-            "model.save('model.keras')"
-        ) from None
-    try:
         objects = {item[PATH].decode(): json.loads(item[JSON]) for item in _objects(content) if JSON in item}
         config = _placed(modern(objects["root"]["model_config"]))
         kept = {path: item["name"] for path, item in objects.items() if re.fullmatch(LAYER_PATH, path)}
-    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError, OSError) as error:
         raise ConversionError(
             f"{folder / METADATA} has no model of layers (Sequential or Functional) in it: save the model as .keras "
             f"({type(error).__name__})"

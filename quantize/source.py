@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from edgernn.quantize.contexts import Asked
 from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.keras_file import load_keras
 from edgernn.quantize.keras_legacy import as_float32
-from edgernn.quantize.model_path import check_model, is_onnx, keras_file_of
+from edgernn.quantize.model_path import check_model, is_graph, is_onnx, keras_file_of
 from edgernn.quantize.onnx_choices import OnnxChoices
 from edgernn.quantize.oracle import KerasOracle, Oracle
 from edgernn.quantize.streaming import StepGraph, stream
@@ -86,7 +86,8 @@ class KerasSource(Source):
 def load_source(path: Path, choices: OnnxChoices | None = None, contexts: Asked | None = None) -> Source:
     """Load a Keras model (`.keras`, `.h5`, or the folder of a SavedModel), a training run's folder, or a `.onnx` file.
 
-    Keras files are loaded in safe mode: no code in them is run. `contexts` says which inputs of a Keras model have no
+    Keras files are loaded in safe mode: no code in them is run. A SavedModel without layers is a graph, which is run
+    where each of its operators is on a list of harmless ones. `contexts` says which inputs of a Keras model have no
     time, where that cannot be told. Raises `ConversionError` for a file that is not a model, `UsageError` for a path
     that is none of these.
     """
@@ -95,6 +96,11 @@ def load_source(path: Path, choices: OnnxChoices | None = None, contexts: Asked 
         from edgernn.quantize.onnx_source import load_onnx
 
         return load_onnx(path, choices or OnnxChoices(), apart=True)
+    if is_graph(path):
+        from edgernn.quantize.saved_graphs.source import load_saved_graph
+
+        source = load_saved_graph(path, choices or OnnxChoices())
+        return replace(source, path=path, sha256=_digest(path), name=path.name)
     file = keras_file_of(path)
     folder = path if file != path else None
     facts = _facts(folder / "run.json") if folder else {}

@@ -28,12 +28,14 @@ def make_bases(folder: Path) -> Bases:
     model = randomized(chain(layers.GRU(5, return_sequences=True), layers.Dense(3)))
     model.save(folder / "words.keras")
     model.save(folder / "words.h5")
+    model.export(folder / "exported", verbose=False)
     np.savez(folder / "frames.npz", np.random.default_rng(0).normal(size=(600, FEATURES)).astype(np.float32))
     onnx.save(sound(), folder / "words.onnx")
     _write_wav(folder / "clip.wav")
     return Bases(
         keras=folder / "words.keras",
         h5=folder / "words.h5",
+        saved=folder / "exported",
         onnx=folder / "words.onnx",
         artifact=_certified(write_energy_artifact(folder / "energy")).path,
         wav=folder / "clip.wav",

@@ -21,6 +21,8 @@ class Bases:
     """A `.keras` file of GRU and Dense."""
     h5: Path
     """The same in the older format."""
+    saved: Path
+    """The same as a SavedModel without layers, the folder that Keras 3 exports."""
     onnx: Path
     """A sequence model of LSTM and MatMul."""
     artifact: Path

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import artifacts, data_files, keras_files, onnx_files
+from tests.hostile import artifacts, data_files, keras_files, onnx_files, saved_models
 from tests.hostile.bases import make_bases
 from tests.hostile.case import Bases, Case
 from tests.hostile.worker import Worker
 
 CASES: dict[str, Case] = {}
-for name, case in itertools.chain(artifacts.cases(), keras_files.cases(), onnx_files.cases(), data_files.cases()):
+for name, case in itertools.chain(
+    artifacts.cases(), keras_files.cases(), onnx_files.cases(), data_files.cases(), saved_models.cases()
+):
     assert name not in CASES, name
     CASES[name] = case
 

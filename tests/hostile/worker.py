@@ -29,6 +29,10 @@ FORBIDDEN = (
 """Audit events (PEP 578) of what a file could want to be done."""
 
 
+APART = ("edgernn.quantize.onnx_files.contain", "edgernn.quantize.saved_graphs.freeze")
+"""Processes of our own in which files are tried."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of one command line."""
@@ -135,9 +139,15 @@ def main() -> None:
 
 def _ours(event: str, details: tuple[Any, ...]) -> bool:
     """Tell what is done anyway: temporary files are removed, files are tried apart, a library asks for the machine."""
-    removed = event in ("os.remove", "os.rmdir", "shutil.rmtree") and str(details[0]).startswith(str(Path.cwd()))
-    apart = event == "subprocess.Popen" and list(details[1][1:3]) == ["-m", "edgernn.quantize.onnx_files.contain"]
+    removed = event in ("os.remove", "os.rmdir", "shutil.rmtree") and _place(details).startswith(str(Path.cwd()))
+    apart = event == "subprocess.Popen" and details[1][1] == "-m" and details[1][2] in APART
     return removed or apart or (event == "subprocess.Popen" and details[0] == "uname")
+
+
+def _place(details: tuple[Any, ...]) -> str:
+    """Return what a path is below, where it is relative to a folder that is open."""
+    opened = details[1] if len(details) > 1 and isinstance(details[1], int) and details[1] >= 0 else None
+    return str(details[0]) if opened is None else str(Path(f"/proc/self/fd/{opened}").readlink())
 
 
 def _writes(details: tuple[Any, ...]) -> bool:
