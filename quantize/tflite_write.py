@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgernn.quantize.tflite_graph import Scales, TFLiteGraph
 from edgernn.quantize.tflite_kernels import BIAS, BLOCKS_VERSION, FIXED, HYBRID_VERSIONS, SIGNAL, WEIGHTS, version_for
-from edgernn.quantize.tflite_kinds import FLOAT, HYBRID, INT8, LEAST_WEIGHTS, Kinds, is_product
+from edgernn.quantize.tflite_kinds import FLOAT, HYBRID, INT8, INT16, LEAST_WEIGHTS, Kinds, is_product
 from edgernn.quantize.tflite_scales import Typed
 
 __all__ = ["Weights", "least_squares_scales", "nibbles", "rewrite"]
@@ -68,6 +68,9 @@ class _Writer:
         """Append an operator, computing in `kind`, behind the conversions that its inputs need."""
         if kind == FLOAT and self._looks_up(op):
             self._lookup(op)
+            return
+        if kind == INT16 and self.graph.name(op) == "RSQRT":
+            self._inverse_root(op)
             return
         if kind == HYBRID:
             self._hybrid_product(op)
@@ -158,6 +161,32 @@ class _Writer:
         if key not in self.stored:
             self.stored[key] = self.graph.add(tensor, dtype, scales, data)
         return self.stored[key]
+
+    def _inverse_root(self, op: Any) -> None:
+        """Write the inverse root of x as 1/√max(x, t) + (1/√min(x, t) - 1/√t), of which one half is nothing.
+
+        LiteRT's kernel of 16 bits joins the points of a table by straight lines, 512 for all positive levels, which is
+        wrong in the first few. So what is below t is taken in a scale that ends there, where x has 64 levels for one.
+        """
+        (x,), (result,) = op.inputs, op.outputs
+        scale, x = self.scales[x, INT16].scale, self.as_kind(x, INT16)
+        self._born(result, INT16)
+        form, turn = self.scales[result, INT16], 512
+        large = self._int16("MAXIMUM", [x, self._level(x, turn, Scales(scale))], x, Scales(scale))
+        small = self._int16("QUANTIZE", [x], x, Scales(scale / 64))
+        more = self._int16("RSQRT", [small], result, form)
+        least = min(round(1 / (turn * scale) ** 0.5 / form.scale), 32767)
+        more = self._int16("SUB", [more, self._level(result, least, form)], result, form)
+        self._int16("ADD", [self._int16("RSQRT", [large], result, form), more], result, form, result)
+
+    def _level(self, like: int, level: int, scales: Scales) -> int:
+        return self.graph.add(like, INT16, scales, np.full(self.graph.shape(like), level, INT16).tobytes())
+
+    def _int16(self, name: str, inputs: list[int], like: int, scales: Scales, result: int | None = None) -> int:
+        """Append an operator; return its output, of the shape of `like`."""
+        made = self.graph.add(like, INT16, scales, suffix=f";{name}") if result is None else result
+        self.operators.append(self.graph.operator(name, version_for(name, INT16), inputs, [made]))
+        return made
 
     def _looks_up(self, op: Any) -> bool:
         table = self.graph.constant(op.inputs[0]) if self.graph.name(op) == "GATHER" else None
