@@ -96,8 +96,19 @@ def _report(artifact: Artifact) -> str:
         f"1,000 steps, over {artifact.certificate['steps']:,}\n\n"
         + table(header, rows)
         + (f"\n\n{bounded.describe(artifact.frame_rate_hz)}" if bounded else "")
+        + _repeated(first["input"], **first["frames"])
         + _still(first["outputs"])
     )
+
+
+def _repeated(origin: str, given: int, taken: int) -> str:
+    """Return what to say of examples that are shorter than the proof.
+
+    >>> _repeated("frames.npz", 2048, 2048)
+    ''
+    """
+    said = f"{origin} has {given:,} frames, and the proof took {taken:,}: they were repeated; longer examples prove more"
+    return f"\n\n{said}" if given < taken else ""
 
 
 def _still(outputs: Sequence[Mapping[str, Any]]) -> str:

@@ -87,7 +87,9 @@ class Proof:
 
     def __init__(self, source: Source, step: StepGraph, streams: Streams, origin: str, total: int) -> None:
         self.source, self.step, self.origin, self.total = source, step, origin, total
-        frames = lanes(streams, total * step.frames_per_step, step.batch, step.inputs)
+        taken = total * step.frames_per_step
+        self.frames = {"given": sum(len(stream[0]) for stream in streams), "taken": taken}
+        frames = lanes(streams, taken, step.batch, step.inputs)
         self.stream = tuple(map(on_levels, frames))  # what the certificate can hold
         self.oracle = source.oracle()
         self.bounded = BoundedStep(step) if step.approximations else None
@@ -128,6 +130,7 @@ class Proof:
             "steps": self.total,
             "against": "source" if self.bounded is None else "bounded step in float32",
             "input": self.origin,
+            "frames": self.frames,
             "bytes": len(item.content),
             "us_per_step": round(microseconds(item.content, item.kind, item.spec), 2),
             "tolerance": asdict(tolerance),

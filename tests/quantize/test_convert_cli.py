@@ -158,6 +158,18 @@ def test_examples_of_the_input_are_what_it_is_proven_on(model: Path, tmp_path: P
     assert artifact.parity["onnx"]["input"] == "frames.npz"
 
 
+def test_examples_that_had_to_be_repeated_are_said_so(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    random = np.random.default_rng(8)
+    for streams, said in ((2, "frames.npy has 500 frames, and the proof took 512: they were repeated"), (3, "")):
+        np.save(tmp_path / "frames.npy", random.normal(size=(streams, 250, FEATURES)))
+        arguments = (model, "-o", tmp_path / "words", "--to", "onnx", "-q", "--calibrate", tmp_path / "frames.npy")
+        assert convert(*arguments) == 0
+        printed = capsys.readouterr().out
+        assert ("they were repeated" in printed) == bool(said)
+        assert said in printed
+    assert Artifact.open(tmp_path / "words").parity["onnx"]["frames"] == {"given": 750, "taken": 512}
+
+
 def test_what_was_replaced_is_said(model: Path, tmp_path: Path, capsys: Capture) -> None:
     arguments = (model, "-o", tmp_path / "words", "--to", "onnx", "-q")
     assert convert(*arguments, "--name", "first") == 0
