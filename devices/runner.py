@@ -9,7 +9,8 @@ from typing import NamedTuple
 from edgernn.artifact import Artifact, ModelFile
 from edgernn.devices.run_litert import open_litert, open_tflite_runtime
 from edgernn.devices.run_onnx import open_onnxruntime
-from edgernn.errors import MissingDependencyError, UsageError
+from edgernn.endless import unbounded
+from edgernn.errors import ArtifactError, MissingDependencyError, UsageError
 from edgernn.stream import Runner
 
 __all__ = ["RUNTIMES", "Runtime", "open_model", "open_runner", "runtime_for"]
@@ -45,12 +46,17 @@ def open_runner(artifact: Artifact, runtime: str | None = None, threads: int = 1
 
 
 def open_model(model: ModelFile, runtime: str | None = None, threads: int = 1) -> Runner:
-    """Open one model file; see `open_runner`."""
+    """Open one model file; see `open_runner`. Raises `ArtifactError` also for a step that may never end."""
     if threads < 1:
         raise UsageError(f"the number of threads must be at least 1, not {threads}")
     chosen = RUNTIMES[runtime_for(runtime, (model.format,))]
     if chosen.format != model.format:
         raise UsageError(f"{runtime} runs {chosen.format} files, and {model.path} is {model.format}")
+    reason = unbounded(model.format, model.path.read_bytes())
+    if reason:
+        raise ArtifactError(
+            f"{model.path} cannot be opened: {reason}; no artifact of edgernn convert is like that, get it again"
+        )
     return chosen.open(model, threads)
 
 

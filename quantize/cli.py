@@ -107,7 +107,7 @@ def _repeated(origin: str, given: int, taken: int) -> str:
     >>> _repeated("frames.npz", 2048, 2048)
     ''
     """
-    said = f"{origin} has {given:,} frames, and the proof took {taken:,}: they were repeated; longer examples prove more"
+    said = f"{origin} has {given:,} frames, and the proof took {taken:,}: they were repeated; more of them prove more"
     return f"\n\n{said}" if given < taken else ""
 
 

@@ -14,6 +14,8 @@ from edgernn import __version__
 from edgernn.approximation import Approximation
 from edgernn.artifact import Artifact, check_target, write_artifact
 from edgernn.certificate import CERTIFICATE
+from edgernn.endless import unbounded
+from edgernn.errors import ConversionError
 from edgernn.quantize.calibrate import Ranges, observe
 from edgernn.quantize.cells import decompose_cells
 from edgernn.quantize.examples import GENERATED, Streams, generate_sound, generate_streams, read_streams
@@ -99,7 +101,17 @@ class Prepared:
         return plain_tflite(self.kept)
 
     def build(self, kind: str, scheme: Scheme, cells: str = "kept") -> Built:
-        """Make a file of a format; recurrent operators that the runtime has are "kept" or taken "apart"."""
+        """Make a file of a format; recurrent operators that the runtime has are "kept" or taken "apart".
+
+        Raises `ConversionError` for a step that has states of its own and loops that no device will open.
+        """
+        item = self._built(kind, scheme, cells)
+        reason = unbounded(kind, item.content)
+        if reason:
+            raise ConversionError(f"{item.file}: {reason}; export the model without that")
+        return item
+
+    def _built(self, kind: str, scheme: Scheme, cells: str) -> Built:
         if kind == "onnx":
             ranges = self.ranges if scheme.calibrated else None
             kept = self.kept if cells == "kept" else self.taken_apart

@@ -56,18 +56,24 @@ class _Parts:
 
 def recognize_loops(model: ir.Model, frames: Sequence[ir.Value]) -> None:
     """Put recurrent operators in the place of loops; raise `UnsupportedLayerError` for one that is none."""
-    loops = [node for node in model.graph if node.op_type in ("Loop", "Scan")]
+    loops = [(node, _parts(node)) for node in model.graph if node.op_type in ("Loop", "Scan")]
+    for node, parts in loops:
+        if parts is None:  # told before anything is run: it may go on for ever
+            raise _unrecognized(node)
     run = _run(model, frames) if loops else {}
-    for node in loops:
-        parts = _parts(node)
+    for node, parts in loops:
         found = next((item for item in _operators(parts, run) if _agrees(item, parts, run)), None) if parts else None
         if parts is None or found is None:
-            body = sorted({inner.op_type for inner in attribute(node, "body", [])})
-            raise UnsupportedLayerError(
-                f"node {node.name} ({node.op_type}) is no GRU, RNN or LSTM that begins at the first frame (in its "
-                f"body: {', '.join(body)}); convert the Keras model itself, or write it with recurrent layers"
-            )
+            raise _unrecognized(node)
         _replace(model.graph, node, parts, found)
+
+
+def _unrecognized(node: ir.Node) -> UnsupportedLayerError:
+    body = sorted({inner.op_type for inner in attribute(node, "body", [])})
+    return UnsupportedLayerError(
+        f"node {node.name} ({node.op_type}) is no GRU, RNN or LSTM that begins at the first frame (in its body: "
+        f"{', '.join(body)}); convert the Keras model itself, or write it with recurrent layers"
+    )
 
 
 def _run(model: ir.Model, frames: Sequence[ir.Value]) -> Run:
@@ -78,7 +84,8 @@ def _run(model: ir.Model, frames: Sequence[ir.Value]) -> Run:
             run = probe({value.name or "": _shape(value, open_sizes) for value in frames})
             if run is not None:
                 return run
-    raise ConversionError("the model cannot be run at the sizes that were tried")
+    sizes = ", ".join(str(length) for length, _ in SIZES)
+    raise ConversionError(f"the model cannot be run on {sizes} frames, to see what its loops do: {probe.failure}")
 
 
 def _shape(value: ir.Value, open_sizes: tuple[int, int]) -> tuple[int, ...]:

@@ -34,6 +34,8 @@ class Probe:
         self._names = [name for node in proto.graph.node for name in node.output if name]
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names if name not in known)
         self._run = Session(proto)
+        self.failure = ""
+        """Why the model could not be run the last time that it could not."""
         self._dtypes = {value.name: (value.dtype or ir.DataType.FLOAT).numpy() for value in model.graph.inputs}
 
     def __call__(self, shapes: Shapes) -> Run | None:
@@ -41,7 +43,10 @@ class Probe:
 
         Raises `TooLargeError` where it is memory that does not suffice.
         """
-        return None if _too_large(shapes) else self.run(self.noise(shapes))
+        if _too_large(shapes):
+            self.failure = "its inputs would be too large"
+            return None
+        return self.run(self.noise(shapes))
 
     def noise(self, shapes: Shapes, entries: int = 1) -> Run:
         """Return noise for the inputs, of whole numbers those below `entries`: tables may have no more."""
@@ -59,7 +64,8 @@ class Probe:
             found = self._run(fed, self._names)
         except TooLargeError:
             raise
-        except ConversionError:
+        except ConversionError as error:
+            self.failure = str(error)
             return None
         return {**fed, **{name: array for name, array in found.items() if isinstance(array, np.ndarray)}}
 

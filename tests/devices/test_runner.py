@@ -181,7 +181,7 @@ def test_corrupt_file_is_named(damage: str, runtime: str, model_file: MakeFile) 
     model = model_file("lstm", RUNTIMES[runtime].format)
     content = model.path.read_bytes()
     model.path.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "junk": b"\xffjunk" * 99}[damage])
-    with pytest.raises(ArtifactError, match=f"{model.path.name} cannot be opened by") as caught:
+    with pytest.raises(ArtifactError, match=f"{model.path.name} cannot be opened") as caught:
         open_model(model, runtime)
     assert str(caught.value).isprintable()
 

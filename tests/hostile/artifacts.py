@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import onnx
+from ai_edge_litert import schema_py_generated as schema
 from onnx import helper, numpy_helper
 
 from tests.hostile.case import Bases, Case, Prepare, edit_manifest, flips, truncations
+from tests.hostile.onnx_files import endless, recursive
 
 COMMANDS = ("inspect", "verify", "run", "profile")
 FILES = ("manifest.json", "step.tflite", "step.onnx", "certificate.npz")
@@ -258,6 +261,16 @@ def _node(model: onnx.ModelProto, op_type: str) -> onnx.NodeProto:
     return found
 
 
+def _endless_tflite(folder: Path) -> None:
+    """Call the first operator a WHILE; it is not asked of what."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs((folder / "step.tflite").read_bytes()))
+    model.operatorCodes[0].builtinCode = schema.BuiltinOperator.WHILE
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (folder / "step.tflite").write_bytes(bytes(builder.Output()))
+    edit_manifest(folder, lambda m: None)
+
+
 def _constant(model: onnx.ModelProto, name: str, array: Any) -> None:
     tensor = next(item for item in model.graph.initializer if item.name == name)
     tensor.CopyFrom(numpy_helper.from_array(np.asarray(array), name))
@@ -331,6 +344,9 @@ SIGNED: dict[str, tuple[Spoil, str]] = {
     "a future format": (_onnx(lambda m: setattr(m, "ir_version", 999)), "cannot be opened"),
     "no graph": (_onnx(lambda m: m.ClearField("graph")), "cannot be opened"),
     "a circle": (_onnx(_cycle), "cannot be opened"),
+    "a loop without end": (_onnx(endless), "may never end"),
+    "a function that calls itself": (_onnx(recursive), "it has functions of its own"),
+    "a loop without end in TFLite": (_endless_tflite, "it has the operator WHILE"),
     "terabytes": (_onnx(_giant), ""),
     "another shape": (_onnx(_shape(41)), ""),
     "a giant input": (_onnx(_shape(2**40)), ""),

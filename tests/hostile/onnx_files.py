@@ -126,16 +126,22 @@ def nested(depth: int) -> Change:
     return change
 
 
+def _put_behind(model: onnx.ModelProto) -> None:
+    """Call y0 what was the output y."""
+    next(item for item in model.graph.node if "y" in item.output).output[0] = "y0"
+
+
 def endless(model: onnx.ModelProto) -> None:
-    """Add a loop of 2 ** 62 rounds behind the product."""
+    """Add a loop of 2 ** 62 rounds before the output y."""
     names = ["round", "go", "old"]
     kinds = [TensorProto.INT64, TensorProto.BOOL, TensorProto.FLOAT]
-    inputs = [helper.make_tensor_value_info(*pair, None) for pair in zip(names, kinds, strict=True)]
-    outputs = [helper.make_tensor_value_info("still", TensorProto.BOOL, None),
+    shapes: list[list[int] | None] = [[], [], None]
+    inputs = [helper.make_tensor_value_info(*item) for item in zip(names, kinds, shapes, strict=True)]
+    outputs = [helper.make_tensor_value_info("still", TensorProto.BOOL, []),
                helper.make_tensor_value_info("new", TensorProto.FLOAT, None)]  # fmt: skip
     nodes = [helper.make_node("Identity", ["go"], ["still"]), helper.make_node("Sin", ["old"], ["new"])]
     body = helper.make_graph(nodes, "body", inputs, outputs)
-    node(model, "product").output[0] = "y0"
+    _put_behind(model)
     model.graph.initializer.append(numpy_helper.from_array(np.array(2**62), "rounds"))
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
     model.graph.node.append(helper.make_node("Loop", ["rounds", "yes", "y0"], ["y"], body=body))
@@ -147,7 +153,7 @@ def recursive(model: onnx.ModelProto) -> None:
     call = helper.make_node("Again", ["a"], ["b"], domain="evil")
     model.functions.append(helper.make_function("evil", "Again", ["a"], ["b"], [call], opsets))
     model.opset_import.append(helper.make_opsetid("evil", 1))
-    node(model, "product").output[0] = "y0"
+    _put_behind(model)
     model.graph.node.append(helper.make_node("Again", ["y0"], ["y"], domain="evil"))
 
 
