@@ -166,6 +166,8 @@ def _over_all_axes(ends: NDArray[np.int64], axes: Sequence[int], rank: int) -> N
 def _every(node: ir.Node) -> int:
     """Return of how many frames a Slice over time keeps one."""
     shape = () if node.inputs[0] is None else node.inputs[0].shape or ()
+    if len(node.inputs) < 5 or node.inputs[4] is None:  # where it begins and ends may be computed, and refused later
+        return 1
     _, _, axes, steps = _bounds(node)
     return max([1, *(step for axis, step in zip(axes, steps, strict=True) if not isinstance(shape[axis], int))])
 
