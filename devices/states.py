@@ -5,6 +5,8 @@ All of it for every stream of a batch, or for one.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from types import EllipsisType
 from typing import Any
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgernn.devices.contexts import ContextKeeper
 from edgernn.errors import ShapeError, UsageError
-from edgernn.spec import STEPS, StateSpec, StreamSpec
+from edgernn.spec import MEANING, STEPS, StateSpec, StreamSpec
 from edgernn.stream import Context, State
 
 __all__ = ["StateKeeper", "StatefulRunner"]
@@ -32,6 +34,7 @@ class StateKeeper:
         self._specs = spec.states
         held = (StateSpec(c.name, c.name, c.name, c.shape, c.dtype, c.quant) for c in spec.contexts)
         self._kept = (*spec.states, *held)
+        self._meaning = _digest(self._kept)
         self._batch = spec.batch
         self._initial = [state.initial_array() for state in spec.states]
         self._lanes = [[self._place(state, [stream]) for state in spec.states] for stream in range(spec.batch)]
@@ -69,7 +72,7 @@ class StateKeeper:
             spec.name: np.array(array[self._place(spec, chosen)], order="C")
             for spec, array in zip(self._kept, arrays, strict=True)
         }
-        return {**copies, STEPS: self.made[chosen]}
+        return {**copies, STEPS: self.made[chosen], MEANING: self._meaning.copy()}
 
     def restore(self, arrays: Sequence[NDArray[Any]], state: State, stream: int | None = None) -> None:
         """Write a snapshot; raise `ShapeError`, with nothing written, if it is not one of this model."""
@@ -83,12 +86,18 @@ class StateKeeper:
     def _check(self, state: State, streams: int) -> None:
         expected = {spec.name: (self._shape(spec, streams), spec.dtype) for spec in self._kept}
         expected[STEPS] = ((streams,), "int64")
+        expected[MEANING] = (self._meaning.shape, str(self._meaning.dtype))
         found = {name: (array.shape, str(array.dtype)) for name, array in state.items()}
         if found != expected:
             wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
             raise ShapeError(
                 f"the snapshot is of another model, or of another number of streams: '{wrong[0]}' should be "
                 f"{expected.get(wrong[0], 'not there')}, found {found.get(wrong[0], 'not there')}"
+            )
+        if not np.array_equal(state[MEANING], self._meaning):
+            raise ShapeError(
+                "the snapshot is of another model: its states have other scales, initial values or warm-ups than those "
+                "of this one, though the same shapes; restore it in the model file that it was taken of"
             )
 
     def chosen(self, stream: int | None) -> list[int]:
@@ -107,6 +116,13 @@ class StateKeeper:
         if self._batch == 1:
             return spec.shape
         return (*spec.shape[: spec.batch_axis], streams, *spec.shape[spec.batch_axis + 1 :])
+
+
+def _digest(specs: Sequence[StateSpec]) -> NDArray[np.uint8]:
+    """Return what tells states with the same names, shapes and dtypes apart, shape `(8,)`."""
+    meaning = [(s.name, s.quant and (s.quant.scale, s.quant.zero_point), s.initial, s.hold_steps) for s in specs]
+    digest = hashlib.blake2b(json.dumps(meaning).encode(), digest_size=8)
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 class StatefulRunner:

@@ -18,6 +18,7 @@ PLACEMENTS = ("external", "internal")
 # signatures of a TFLite file with its states inside, and what they take besides the states themselves
 RESET, SNAPSHOT, RESTORE = "reset", "snapshot", "restore"
 STREAMS, STEPS = "streams", "(steps)"
+MEANING = "(meaning)"  # entry of a snapshot: which real values its levels stand for, as a digest
 
 KINDS = ("frames", "prefix")
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")

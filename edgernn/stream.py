@@ -74,8 +74,8 @@ class Runner(Protocol):
     def restore(self, state: State, stream: int | None = None) -> None:
         """Go on from a snapshot, of this runner or another one of the same model file.
 
-        That of one stream fits any stream. Raises `ShapeError` if it is a snapshot of another model, or of another
-        number of streams.
+        That of one stream fits any stream. Raises `ShapeError` if it is a snapshot of another model (told by names,
+        shapes, dtypes and scales of the states; not by weights), or of another number of streams.
         """
 
     def close(self) -> None:

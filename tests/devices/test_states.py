@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgernn.devices.states import StateKeeper
 from edgernn.errors import ShapeError, UsageError
-from edgernn.spec import STEPS, StateSpec, StreamSpec
+from edgernn.spec import STEPS, QuantParams, StateSpec, StreamSpec
 
 
 def keeper_of(*states: StateSpec, batch: int = 1) -> StateKeeper:
@@ -54,3 +56,24 @@ def test_what_does_not_fit_is_named_and_changes_nothing() -> None:
     with pytest.raises(UsageError, match="the streams 0 to 2; there is no stream 3"):
         keeper.reset([array], 3)
     assert (array == 5).all()
+
+
+ONE = StateSpec("h", "i", "o", (1, 2), "int8", QuantParams(0.5, 3))
+OTHERS = {
+    "scale": replace(ONE, quant=QuantParams(0.25, 3)),
+    "zero": replace(ONE, quant=QuantParams(0.5, 4)),
+    "no scale": replace(ONE, quant=None),
+    "initial value": replace(ONE, initial=1.0),
+    "warm-up": replace(ONE, hold_steps=1),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_snapshot_of_states_that_mean_something_else_is_refused(name: str) -> None:
+    taken = keeper_of(ONE).snapshot([np.full((1, 2), 7, np.int8)])
+    array = np.ones((1, 2), np.int8)
+    with pytest.raises(ShapeError, match="of another model: its states have other scales"):
+        keeper_of(OTHERS[name]).restore([array], taken)
+    assert (array == 1).all(), "nothing is written"
+    keeper_of(replace(ONE, input="elsewhere")).restore([array], taken)
+    assert (array == 7).all(), "names of tensors are those of a file, and nothing of the state"
