@@ -96,6 +96,7 @@ def _report(artifact: Artifact) -> str:
         f"1,000 steps, over {artifact.certificate['steps']:,}\n\n"
         + table(header, rows)
         + (f"\n\n{bounded.describe(artifact.frame_rate_hz)}" if bounded else "")
+        + "".join(f"\n\n{remark}" for remark in artifact.conversion["remarks"])
         + _repeated(first["input"], **first["frames"])
         + _still(first["outputs"])
     )

@@ -44,6 +44,8 @@ class OnnxSequence:
     oracle: OnnxOracle
     layouts: Mapping[str, Layout]
     """Where each input has its streams and frames in the file; in the graph that is always `(batch, time, ...)`."""
+    compared: str = ""
+    """What the file is compared with, where that is not the file exactly as it is."""
 
 
 class OnnxOracle(GraphOracle):
@@ -111,7 +113,8 @@ def from_onnx(
     result = graph.finish()
     if graph.one_stream:
         result.metadata_props[ONE_STREAM] = graph.one_stream
-    return OnnxSequence(result, _oracle((truth, model), axes, outputs), axes.layouts)
+    oracle, compared = _oracle(truth, model, axes, outputs)
+    return OnnxSequence(result, oracle, axes.layouts, compared)
 
 
 def _apart(model: ir.Model, probe: Probe, axes: Axes) -> Axes:
@@ -138,17 +141,35 @@ def _check_states(begun: Sequence[ir.Node], axes: Axes) -> None:
             raise NotASequenceError(f"the states of {node.name} are not carried from frame to frame of the input")
 
 
-def _oracle(models: Sequence[ir.Model], axes: Axes, outputs: Mapping[str, Layout]) -> OnnxOracle:
-    """Return the file as it was read or, where that has one length only, with its length opened."""
-    frames = [axes.runs[0][name] for name in axes.layouts]
-    for model in models:
-        oracle = OnnxOracle(model, axes.layouts, outputs)
+ONE_LENGTH = "the file runs at one length only: it is compared with itself with other lengths let in, the same there"
+NOT_INDEPENDENT = (
+    "the file runs at one length only, and is compared with the recurrent operators that were read from it: this proof "
+    "is not independent of how it was read; export it with its time axis open"
+)
+
+
+def _oracle(truth: ir.Model, model: ir.Model, axes: Axes, outputs: Mapping[str, Layout]) -> tuple[OnnxOracle, str]:
+    """Return what runs the file over whole sequences, and what is to be said of it.
+
+    That is the file as it was read; where it has one length only, the file with its length opened (which
+    `open_lengths` compares with it at that length, bit for bit); at last `model`, what else was made of it.
+    """
+    frames = [layout.canonical(axes.runs[0][name]) for name, layout in axes.layouts.items()]
+    for said in ("", ONE_LENGTH, NOT_INDEPENDENT):
+        file = _opened(truth, axes) if said == ONE_LENGTH else model if said else truth
+        oracle = OnnxOracle(file, axes.layouts, outputs)
         try:
-            oracle([layout.canonical(array) for array, layout in zip(frames, axes.layouts.values(), strict=True)])
-            return oracle
+            oracle(frames)
+            return oracle, said
         except ConversionError:
             continue
     raise ConversionError("ONNX Runtime cannot run the model over whole sequences")
+
+
+def _opened(truth: ir.Model, axes: Axes) -> ir.Model:
+    opened = truth.clone()
+    open_lengths(opened, [value for value in opened.graph.inputs if value.name in axes.layouts])
+    return opened
 
 
 def _check_dtypes(frames: Sequence[ir.Value]) -> None:

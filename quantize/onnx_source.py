@@ -127,7 +127,8 @@ def _with_states(
     if set(states) <= {value.name for value in initial_states(model)}:
         try:
             sequence = from_onnx(model.clone(), choices.time_axes, states)
-            return OnnxSource(sequence=sequence, remarks=_moved(sequence.layouts), **known)
+            compared = (sequence.compared,) if sequence.compared else ()
+            return OnnxSource(sequence=sequence, remarks=(*_moved(sequence.layouts), *compared), **known)
         except NotASequenceError:
             pass
         except NoTimeAxisError as error:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
+from edgernn.cli import main
 from edgernn.errors import UnsupportedLayerError, UsageError
+from edgernn.quantize import from_onnx as module
 from edgernn.quantize.graph import array_of
+from edgernn.quantize.onnx_files.open_lengths import open_lengths
 from edgernn.quantize.onnx_source import OnnxChoices, OnnxSource, load_onnx
 from edgernn.quantize.simplify import simplify
 from edgernn.quantize.stepping import invoke_onnx, steps
@@ -74,6 +79,31 @@ def test_stepping_is_the_whole_sequence(name: str) -> None:
         np.testing.assert_allclose(ours, truth, rtol=1e-4, atol=2e-5)
 
 
+def test_what_a_file_of_one_length_is_compared_with_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert loaded("lstm.dynamo.onnx").sequence.compared == ""
+    file = ["convert", str(FOLDER / "lstm_fixed.dynamo.onnx"), "-o", str(tmp_path / "fixed"), "--to", "onnx", "-q"]
+    assert main(file) == 0
+    assert "is compared with itself with other lengths let in" in capsys.readouterr().out
+    monkeypatch.setattr(module, "open_lengths", opened_once := Once(open_lengths))
+    sequence = loaded("lstm_fixed.dynamo.onnx").sequence
+    assert opened_once.calls == 2
+    assert "not independent" in sequence.compared
+
+
+class Once:
+    """Does what it is made of the first time that it is called, and nothing afterwards."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *arguments: Any) -> None:
+        self.calls += 1
+        if self.calls == 1:
+            self.function(*arguments)
+
+
 def test_a_layer_that_was_unrolled_over_time_is_refused_with_the_way_out() -> None:
     with pytest.raises(UnsupportedLayerError, match=r"11 products with one matrix.*dynamo=False.*nn\.GRU or nn\.LSTM"):
         loaded("rnn_unrolled.dynamo.onnx")
@@ -90,7 +120,7 @@ def test_the_time_axis_is_the_one_that_the_recurrent_operator_goes_along(name: s
     source = loaded(name)
     assert (source.sequence.layouts["x"].batch, source.sequence.layouts["x"].time) == (1, 0)
     assert [str(size) for size in source.graph().graph.inputs[0].shape or ()] == ["batch", "time", "6"]
-    assert source.remarks == ("x is (time, batch, features...) in the file, and (batch, time, features...) here",)
+    assert source.remarks[0] == "x is (time, batch, features...) in the file, and (batch, time, features...) here"
     assert loaded("gru.script.onnx").remarks == ()
 
 
