@@ -5,13 +5,14 @@ It would make some of them itself out of ONNX' own operators, but leaves out man
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgernn.quantize.graph import MICROSOFT, Builder, Mapped, array_of, plain_attributes, rebuild
+from edgernn.quantize.graph import MICROSOFT, Builder, Mapped, array_of, plain_attributes, rebuild, shape_of
 from edgernn.quantize.products import Floats, bias_after, is_large, matrix_of
 from edgernn.spec import QuantParams
 
@@ -29,8 +30,9 @@ def integer_products(
     """Replace products with constant matrices by nodes that compute in int8 and give float.
 
     Inputs named in `params` are quantized with that (int8 levels); all others as they come, by their least and
-    greatest element or, with `by_row`, each row by its own: then no stream of a batch sees another one. Matrices are
-    int8 with a scale for each column, biases that are added next go into the node.
+    greatest element or, with `by_row`, each of several rows by its own: then no stream of a batch sees another one,
+    and no frame of a step another. Matrices are int8 with a scale for each column, biases that are added next go into
+    the node.
     """
     consumed: Mapped = {}
     quantized: dict[ir.Value, ir.Value] = {}
@@ -47,7 +49,7 @@ def integer_products(
         if quant and x not in quantized:
             quantized[x] = graph.op("QuantizeLinear", x, *_constants(quant, graph))
         added = None if bias is None else bias[1]
-        if quant is None and by_row:
+        if quant is None and by_row and math.prod(shape_of(node.inputs[0])[:-1]) > 1:
             if x not in rows:
                 rows[x] = _rows(x, graph)
             result = _product_by_row(*rows[x], matrix, added, graph)

@@ -56,7 +56,8 @@ def _trace(model: Any) -> Any:
         values.update({value: tf.constant(array_of(value)) for value in graph.initializers.values()})
         for node in graph:
             tensors = [values[value] for value in node.inputs if value is not None]
-            with tf.name_scope(identifier(scope_of(node) or node.op_type)):  # so that messages name the layer
+            # so that messages name the layer; as an absolute name, it is not numbered anew for each node
+            with tf.name_scope(identifier(scope_of(node) or node.op_type) + "/"):
                 values.update(zip(node.outputs, lower(node, tensors), strict=True))
         return {value.name: values[value] for value in graph.outputs}
 

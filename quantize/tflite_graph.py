@@ -5,13 +5,15 @@ The file's one subgraph and one signature ("serving_default") are what a step ne
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
+
+from edgernn.quantize.tflite_pack import packed
 
 __all__ = ["Scales", "TFLiteGraph", "parameters"]
 
@@ -98,6 +100,10 @@ class TFLiteGraph:
         name = self._graph.tensors[tensor].name
         return name.decode() if name else f"tensor {tensor}"
 
+    def layer(self, operator: Any) -> str:
+        """Return the name of the layer that an operator was made for."""
+        return self.label(operator.outputs[0]).partition("/")[0]
+
     def constant(self, tensor: int) -> NDArray[Any] | None:
         """Return the contents of a constant, None for what is computed."""
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data if tensor >= 0 else None
@@ -157,9 +163,7 @@ class TFLiteGraph:
         """Return the file, without the tensors and constants that nothing refers to any more."""
         self._graph.outputs = list(dict.fromkeys(self.ends("output").values()))
         self._drop_unused()
-        builder = flatbuffers.Builder(1 << 16)
-        builder.Finish(self._model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return packed(self._model)
 
     def _drop_unused(self) -> None:
         graph, model = self._graph, self._model
@@ -176,16 +180,21 @@ class TFLiteGraph:
         for entry in (*self._entries["input"], *self._entries["output"]):
             entry.tensorIndex = place[int(entry.tensorIndex)]
         graph.tensors = [graph.tensors[old] for old in used]
-        kept = sorted({0, *(t.buffer for t in graph.tensors), *(item.buffer for item in model.metadata or [])})
+        model.metadata, model.description = [], b"EdgeRNN"  # what it said of versions and options was of another file
+        kept = sorted({0, *(item.buffer for item in graph.tensors if self._is_filled(item.buffer))})
         moved = {old: new for new, old in enumerate(kept)}
-        for item in (*graph.tensors, *(model.metadata or [])):
-            item.buffer = moved[item.buffer]
+        for item in graph.tensors:
+            item.buffer = moved.get(item.buffer, 0)  # by convention the empty one: of what is computed
         model.buffers = [model.buffers[old] for old in kept]
-        codes = sorted({op.opcodeIndex for op in graph.operators})
+        codes = [code for code, _ in Counter(op.opcodeIndex for op in graph.operators).most_common()]  # 0 goes unsaid
         for op in graph.operators:
             op.opcodeIndex = codes.index(op.opcodeIndex)
         model.operatorCodes = [model.operatorCodes[old] for old in codes]
         self._codes = [self._codes[old] for old in codes]
+
+    def _is_filled(self, buffer: int) -> bool:
+        data = self._model.buffers[buffer].data
+        return data is not None and len(data) > 0
 
 
 def _details(tensor: Any) -> Any:

@@ -131,21 +131,31 @@ class _Decision:
         )
 
     def _settle_moves(self) -> None:
-        """Put moves into int8 whose results all go to products, or whose inputs all come from them."""
+        """Put moves into int8 whose results all go to products, or whose inputs all come from them.
+
+        But not those that have several of what would be converted on one side, and one on the other: the frames of a
+        cell are joined before they become int8, and no longer int8 when they are parted.
+        """
         products = {place for place, kind in enumerate(self.kinds) if kind == INT8} - self.moves
 
         def goes_to_products(place: int, kept: set[int]) -> bool:
-            return all(self._read_only_by(products | kept, tensor) for tensor in self._results(place))
+            wide = {self._maker(tensor) for tensor in self._read(place)} - products - self.moves - {None}
+            return len(wide) < 2 and all(self._read_only_by(products | kept, t) for t in self._results(place))
 
         before = _largest(self.moves, goes_to_products)
 
         def comes_from_products(place: int, kept: set[int]) -> bool:
-            inputs = signals(self.graph, self.graph.operators[place])
-            return all(self._made_by(products | before | kept, t) for t in inputs if self.graph.constant(t) is None)
+            made = (self._made_by(products | before | kept, tensor) for tensor in self._read(place))
+            return len(self._results(place)) < 2 and all(made)
 
         behind = _largest(self.moves, comes_from_products)
         for place in self.moves:
             self.kinds[place] = INT8 if place in before | behind else self.wide
+
+    def _read(self, place: int) -> list[int]:
+        """Return the signals that an operator reads and that are not constant."""
+        found = signals(self.graph, self.graph.operators[place])
+        return [tensor for tensor in found if self.graph.constant(tensor) is None]
 
     def _results(self, place: int) -> list[int]:
         return [int(tensor) for tensor in self.graph.operators[place].outputs]

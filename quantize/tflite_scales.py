@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
 from edgernn.quantize.tflite_graph import Scales, TFLiteGraph
-from edgernn.quantize.tflite_kernels import ALIKE, FIXED
-from edgernn.quantize.tflite_kinds import FLOAT, INT8, Kinds, signals
+from edgernn.quantize.tflite_kernels import ALIKE, FIXED, WEIGHTS
+from edgernn.quantize.tflite_kinds import FLOAT, INT8, Kinds, is_product, signals
 
-__all__ = ["Typed", "choose_scales"]
+__all__ = ["Typed", "choose_scales", "repeated"]
 
 Typed = tuple[int, str]
 """A tensor in one kind of integers: it may be needed in several."""
 
 TensorRanges = Mapping[int, tuple[float, float]]
 HEADROOM = 2.0  # of int16, which has levels to spare: what was not seen while calibrating need not saturate
+OPERATORS_BACK = 3
 LARGEST = 1e30  # beyond stands for infinity (a maximum over no frame yet)
 
 
@@ -26,8 +28,13 @@ def choose_scales(
     """Return the scale of each tensor in each kind of integers that it might be needed in.
 
     Signals that a kernel copies or compares share one, and so do the two ends of a state: it is carried bit for bit.
+    So does what a cell computes in each of several frames: they are the same values, a little later, and a file says
+    a scale that many tensors have only once.
     """
     groups = _Groups()
+    for tensors in repeated(graph):
+        for kind in ("int8", "int16"):
+            groups.join([(tensor, kind) for tensor in tensors])
     for place, op in enumerate(graph.operators):
         kind = kinds.operators[place]
         if graph.name(op) in ALIKE and kind != FLOAT:
@@ -46,6 +53,31 @@ def choose_scales(
                 members = groups.of((tensor, kind))
                 scales.update(dict.fromkeys(members, _common(graph, members, ranges, made)))
     return scales
+
+
+def repeated(graph: TFLiteGraph) -> list[list[int]]:
+    """Return which results are the same value in each of several frames: of layers whose products share weights.
+
+    They are known by what they are computed of, a few operators back: further back the first frames differ.
+    """
+    made = {int(tensor): op for op in graph.operators for tensor in op.outputs}
+    weights = {id(op): op.inputs[WEIGHTS] for op in made.values() if is_product(graph, op)}
+    readers = Counter(weights.values())
+    layers = {graph.layer(op) for op in made.values() if readers[weights.get(id(op))] > 1}
+
+    def origin(tensor: int, back: int) -> Hashable:
+        op = made.get(tensor)
+        if op is None:
+            return tensor if graph.constant(tensor) is not None else "state"
+        if back == 0 or id(op) in weights:
+            return graph.name(op), weights.get(id(op))
+        return graph.name(op), *(origin(read, back - 1) for read in signals(graph, op))
+
+    found: dict[Hashable, list[int]] = {}
+    for tensor, op in made.items():
+        if graph.layer(op) in layers and graph.dtype(tensor) == FLOAT:
+            found.setdefault((graph.layer(op), graph.shape(tensor), origin(tensor, OPERATORS_BACK)), []).append(tensor)
+    return list(found.values())
 
 
 def _constants(graph: TFLiteGraph) -> set[int]:

@@ -21,11 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from edgernn.quantize.tflite_pack import packed
 from edgernn.spec import RESET, RESTORE, SNAPSHOT, STEPS, STREAMS, StateSpec, StreamSpec
 
 __all__ = ["with_variables"]
@@ -46,9 +46,7 @@ def with_variables(content: bytes, spec: StreamSpec) -> tuple[bytes, StreamSpec]
     for key, build in ((RESET, variables.reset), (SNAPSHOT, variables.snapshot), (RESTORE, variables.restore)):
         graph = _Graph(model, key)
         _sign(model, key, len(model.subgraphs) - 1, *build(graph))
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output()), replace(spec, state_placement="internal")
+    return packed(model), replace(spec, state_placement="internal")
 
 
 Named = dict[str, int]

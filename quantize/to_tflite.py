@@ -60,10 +60,11 @@ def quantized_tflite(
     plain: bytes, spec: StreamSpec, scheme: Scheme, streams: Streams | None = None, target: Target = CPU
 ) -> tuple[bytes, StreamSpec]:
     """Return a file of `plain_tflite` in a scheme, for a target, and its spec; see `to_tflite`."""
-    content = plain
-    if scheme.name == "float16":
+    if scheme.name == "float32":
+        content = TFLiteGraph(plain).content()
+    elif scheme.name == "float16":
         content = half_weights(plain)
-    elif scheme.name != "float32":
+    else:
         content = quantize(plain, spec, scheme.name, streams, target)
     if scheme.name != "float32":
         _run_once(content)

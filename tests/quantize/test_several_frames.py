@@ -14,6 +14,9 @@ from edgernn.quantize.products import matrix_of
 from edgernn.quantize.proof import Built
 from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.stepping import invoke_onnx, invoker, steps
+from edgernn.quantize.target import CPU, Target
+from edgernn.quantize.tflite_graph import TFLiteGraph
+from edgernn.quantize.tflite_kinds import LEAST_WEIGHTS
 from edgernn.spec import StreamSpec
 from tests.quantize.lowering import BOUNDED, Lowered, lowered
 from tests.quantize.networks import Array
@@ -117,6 +120,39 @@ def test_what_happens_inside_a_scan_is_observed_like_what_happens_frame_by_frame
         for nodes, ranges in zip((alone, inside), apart, strict=True)
     ]
     np.testing.assert_allclose(spans[1], spans[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["dynamic-int8", "int4"])
+def test_a_loud_frame_leaves_the_others_of_its_step_as_true_as_they_were(scheme: str) -> None:
+    item = lowered("gru", frames_per_step=FRAMES)
+    frames = np.tile(item.streams[0], (4, 1))
+    frames[::FRAMES] *= 30
+    content, spec = item.onnx(scheme)
+    kept = ir.to_proto(item.kept.model).SerializeToString()
+    found, truth = (
+        np.concatenate([step[spec.outputs[0].name][0] for step in steps(invoke_onnx(file), spec, [frames])])
+        for file in (content, kept)
+    )
+    quiet = np.arange(len(truth)) % FRAMES >= 2
+    assert snr_db(found[quiet], truth[quiet]) > SIGNAL_DB[scheme]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gru", *BOUNDED])
+def test_a_tflite_file_of_several_frames_follows_the_step_and_is_small(name: str) -> None:
+    item = of_frames(name)
+    targets = {"int8, integer-only": Target("integer-only")}
+    plain = len(item.tflite("float32")[0])
+    for scheme in ("float16", "dynamic-int8", "int8", "int8, integer-only", "int4"):
+        content, spec = item.tflite(scheme.partition(",")[0], targets.get(scheme, CPU))
+        assert snr_db(outputs(item, content, "tflite", spec), floats(item)) > SIGNAL_DB[scheme.partition(",")[0]] - 3
+        graph, wanted = TFLiteGraph(content), LEAST[scheme.partition(",")[0]] * 4 * item.model.count_params()
+        constants = [graph.constant(tensor) for tensor in range(graph.count()) if graph.dtype(tensor) != "int4"]
+        stored = sum(array.nbytes for array in constants if array is not None and array.size >= LEAST_WEIGHTS)
+        assert stored < 1.02 * wanted, f"{scheme}: each matrix once"
+        per_operator = (len(content) - wanted) / len(graph.operators)
+        assert per_operator < 130, f"{scheme}: what is not weights"
+        assert len(content) < plain
 
 
 def test_operators_inside_a_scan_are_counted() -> None:

@@ -27,6 +27,7 @@ from edgernn.spec import QuantParams, StreamSpec
 from tests.quantize.lowering import lowered, snr_db
 from tests.quantize.networks import chain, keras_outputs, randomized, streams_for
 from tests.quantize.pointwise_networks import ACTIVATIONS
+from tests.quantize.tflite_files import one_operator
 
 LEAST_DB = {"float32": 100, "float16": 50, "dynamic-int8": 35, "int8": 31, "int4": 18}
 
@@ -167,7 +168,9 @@ def test_a_state_of_two_scales_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     names = [*(item.name for item in spec.inputs), *(item.name for item in spec.outputs)]
     entering = dict.fromkeys([*names, spec.states[0].input], ("int8", QuantParams(0.5)))
     leaving = {**dict.fromkeys(names, ("int8", QuantParams(0.5))), spec.states[0].output: ("int8", QuantParams(0.25))}
-    monkeypatch.setattr(subject, "_run_child", lambda arguments: Path(arguments[1]).write_bytes(b"file"))
+    monkeypatch.setattr(
+        subject, "_run_child", lambda arguments: Path(arguments[1]).write_bytes(one_operator("TANH", 1))
+    )
     monkeypatch.setattr(subject, "_signature", lambda content: (entering, leaving))
     with pytest.raises(ConversionError, match=r"the state simple_rnn.*\.h two formats.*0\.5.*0\.25"):
         subject.to_tflite(step, SCHEMES["float32"])
