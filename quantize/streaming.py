@@ -464,7 +464,8 @@ def batch_axis(value: ir.Value, timing: Timing) -> int:
     axes = [axis for axis in open_axes if axis != timing.axis] or ones[:1]
     if len(axes) != 1:
         raise ConversionError(
-            f"{value.name}: expected a shape in which batch and time alone are open, found {value.shape}"
+            f"{value.name}: expected a shape in which batch and time alone are open, found {value.shape}; where "
+            "PyTorch attends, as nn.MultiheadAttention does, export it with need_weights=False"
         )
     return axes[0]
 

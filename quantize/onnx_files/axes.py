@@ -215,7 +215,13 @@ def _runs(probe: Probe, frames: Sequence[ir.Value], time: _Group) -> Axes:
             layouts = {name: Layout(batch[name], axis) for name, axis in axes.items()}
             kept = [run for run in (*runs, several) if run is not None]
             return Axes(layouts, tuple(kept), (first, second), several is not None)
-    sizes = f"its length is fixed at {time.declared}" if time.declared else "it runs at no length that was tried"
+    if not time.declared:
+        raise ConversionError(
+            f"the model cannot be run over sequences of other lengths along {time}, though the file leaves that axis "
+            "open: a length was written down inside, as PyTorch's old exporter does for nn.MultiheadAttention; export "
+            "it with torch.onnx.export(dynamo=True), with need_weights=False where it attends"
+        )
+    sizes = f"its length is fixed at {time.declared}"
     raise ConversionError(
         f"the model cannot be run over sequences of other lengths along {time}: {sizes}; export it with a dynamic time "
         "axis (dynamic_shapes or dynamic_axes)"

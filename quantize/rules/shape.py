@@ -165,6 +165,8 @@ def _over_all_axes(ends: NDArray[np.int64], axes: Sequence[int], rank: int) -> N
 
 def _every(node: ir.Node) -> int:
     """Return of how many frames a Slice over time keeps one."""
+    if any(value is not None and ir.convenience.get_const_tensor(value) is None for value in node.inputs[1:]):
+        return 1  # of a length, as positions are cut: it is refused where it meets frames
     shape = () if node.inputs[0] is None else node.inputs[0].shape or ()
     if len(node.inputs) < 5 or node.inputs[4] is None:  # where it begins and ends may be computed, and refused later
         return 1

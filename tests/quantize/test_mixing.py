@@ -15,7 +15,7 @@ from keras import layers, ops
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from edgernn.errors import UnsupportedLayerError, UsageError
+from edgernn.errors import ConversionError, UnsupportedLayerError, UsageError
 from edgernn.quantize.from_keras import from_keras
 from edgernn.quantize.onnx_source import OnnxChoices, OnnxSource, load_onnx
 from edgernn.quantize.streaming import stream
@@ -52,9 +52,9 @@ def behind_a_gru(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def loaded(model: onnx.ModelProto, folder: Path) -> OnnxSource:
+def loaded(model: onnx.ModelProto, folder: Path, **choices: Any) -> OnnxSource:
     onnx.save(model, folder / "model.onnx")
-    source = load_onnx(folder / "model.onnx", OnnxChoices())
+    source = load_onnx(folder / "model.onnx", OnnxChoices(**choices))
     assert isinstance(source, OnnxSource)
     return source
 
@@ -115,6 +115,13 @@ def test_two_streams_laid_in_turn_on_one_axis_stay_apart(tmp_path: Path) -> None
     """What is put on another axis and comes back is no mixing."""
     turned: Nodes = [("Transpose", ["g", "t"], {"perm": [2, 0, 1]}), ("Softmax", ["t", "s"], {"axis": 0})]
     stream(loaded(behind_a_gru([*turned, ("Transpose", ["s", "y"], {"perm": [1, 2, 0]})]), tmp_path).graph(), batch=2)
+
+
+def test_a_length_that_was_written_down_inside_is_told(tmp_path: Path) -> None:
+    """The axis is open, and a Reshape knows one length: as PyTorch's old exporter writes nn.MultiheadAttention."""
+    nodes: Nodes = [("Reshape", ["g", "sizes", "y"], {})]
+    with pytest.raises(ConversionError, match=r"leaves that axis open: a length was written down .*dynamo=True\)"):
+        loaded(behind_a_gru(nodes, numbers={"sizes": [1, 20, 5]}), tmp_path, time_axes={"x": 1})
 
 
 KERAS: dict[str, tuple[Callable[[Any], Any], str]] = {
