@@ -77,15 +77,22 @@ class Approximation:
     def describe(self, frame_rate_hz: float | None = None) -> str:
         """Return it as text: what is approximated, and a table of distance against waiting."""
         scored = self.source_accuracy is not None
-        header = [self.varied, "waits, frames", *(["ms"] if frame_rate_hz else []), "output", "SNR dB", "max error"]
+        amounts = self.varied != "edges"  # which are left out or not: there is nothing to count
+        header = [*([self.varied] if amounts else []), "waits, frames", *(["ms"] if frame_rate_hz else []), "output"]
+        header += ["SNR dB", "max error"]
         header += ["arg-max", *(["accuracy"] if scored else [])]
         lines: list[list[object]] = []
         for row in self.rows:
-            waits = [row.wait_frames, *([f"{1000 * row.wait_frames / frame_rate_hz:.0f}"] if frame_rate_hz else [])]
+            value = [row.value] if amounts else []
+            waits = [
+                *value,
+                row.wait_frames,
+                *([f"{1000 * row.wait_frames / frame_rate_hz:.0f}"] if frame_rate_hz else []),
+            ]
             score = [f"{row.accuracy:.2%}"] if row.accuracy is not None else []
             for item in row.outputs:
                 figures = [f"{item.snr_db:.1f}", f"{item.max_abs:.2e}", f"{item.argmax_agreement:.1%}"]
-                lines.append([row.value, *waits, item.name, *figures, *score])
+                lines.append([*waits, item.name, *figures, *score])
         exact = f"; the exact model: {self.source_accuracy:.2%}" if scored else ""
         return "\n".join(
             [

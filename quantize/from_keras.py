@@ -121,7 +121,7 @@ def _functional(model: Any) -> Any:
     if not hasattr(model, "operations") or not getattr(model, "inputs", None):
         raise ConversionError(
             f"'{model.name}' ({type(model).__name__}) is not a graph of layers; expected a Functional or Sequential "
-            "model: rebuild it with keras.Model(inputs, outputs), or trace it with edgernn.quantize.source.source_of"
+            "model: rebuild it with keras.Model(inputs, outputs), or trace it with edgernn.quantize.source_of"
         )
     return model
 

@@ -51,7 +51,7 @@ def load_keras(file: Path) -> Any:
         if foreign:
             raise UnsupportedLayerError(
                 f"{file}: {foreign}: it holds code that is not part of Keras, which no file may bring; build it from "
-                "layers of Keras, or convert it in Python, where it is at hand: edgernn.quantize.source.source_of"
+                "layers of Keras, or convert it in Python, where it is at hand: edgernn.quantize.source_of"
             ) from error
         raise _unreadable(file, error) from error
     for weight in getattr(model, "weights", ()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,6 +40,13 @@ def test_it_is_described_against_time() -> None:
     assert lines[:2] == [f"approximated, as asked for by {WHOLE.asked}:", f"  {WHOLE.nodes[0]}"]
     assert "the exact model: 95.00%" in lines[2]
     assert lines[-1].split() == ["8", "11", "110", "words", "31.5", "1.00e-02", "99.0%", "90.00%"]
+
+
+def test_edges_are_left_out_or_not_and_have_no_amount() -> None:
+    lines = replace(WHOLE, varied="edges", rows=WHOLE.rows[:1]).describe().splitlines()
+    header, row = lines[-2].split(), lines[-1].split()
+    assert (header[0], row[0]) == ("waits,", "3")
+    assert "edges" not in header
 
 
 @pytest.mark.parametrize(
