@@ -21,14 +21,17 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from edgernn.errors import ConversionError, UnsupportedLayerError, UsageError
+from edgernn.errors import UnsupportedLayerError, UsageError
 from edgernn.quantize.bounds import EXACT, MOST_AT_ONCE, Bounds
 from edgernn.quantize.directions import split_directions
-from edgernn.quantize.graph import ONE_STREAM, Builder, array_of, attribute, evaluate, identifier, scope_of, shape_of
+from edgernn.quantize.graph import ONE_STREAM, array_of, attribute, evaluate, identifier, scope_of
+from edgernn.quantize.joining import merge, summed_up, together
 from edgernn.quantize.mixing import KEEP_APART, run_together
+from edgernn.quantize.refusal import refusal
+from edgernn.quantize.step_builder import Pending, StepBuilder, Stepped, batch_axis, step_shape, values_of
+from edgernn.quantize.step_graph import State, StepGraph
 from edgernn.quantize.supported import instead_of
 from edgernn.quantize.timing import Timing
-from edgernn.spec import StateSpec, StreamSpec, TensorSpec
 
 __all__ = [
     "Kind",
@@ -59,112 +62,6 @@ class Kind(Enum):
     WHOLE = "whole sequence"
 
 
-@dataclass(frozen=True)
-class Stepped:
-    """A value of the step graph; `timing` is None for a constant, and for what comes of contexts alone."""
-
-    value: ir.Value
-    timing: Timing | None = None
-
-    @property
-    def held(self) -> bool:
-        """Whether it comes of contexts: the same in every step of a stream, and not known before."""
-        return self.timing is None and self.value.const_value is None
-
-
-@dataclass(frozen=True)
-class Pending(Stepped):
-    """What has a form in the step graph only together with what follows; its `value` is that of the sequence graph."""
-
-    def follow(self, node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
-        """Return what `node` becomes, which has this among its inputs; or refuse it."""
-        raise NotImplementedError
-
-    def refused(self, name: str) -> str:
-        """Say why the output `name` cannot be this."""
-        raise NotImplementedError
-
-
-@dataclass
-class State:
-    """A state of the step graph."""
-
-    name: str
-    input: ir.Value
-    initial: float
-    hold_steps: int
-    batch_axis: int = 0
-    output: ir.Value | None = None
-
-
-@dataclass(frozen=True)
-class StepGraph:
-    """The step graph and what a runner has to know about it.
-
-    Graph inputs are the model's inputs, then its contexts, then the states; outputs likewise, without contexts. State
-    `n` of the inputs is state `n` of the outputs.
-    """
-
-    model: ir.Model
-    states: tuple[State, ...]
-    timings: tuple[Timing, ...]
-    """Of each output."""
-    frames_per_step: int
-    inputs: int
-    """How many of the graph's inputs bring frames (the others bring states)."""
-    batch: int = 1
-    """Streams that one step serves."""
-    contexts: int = 0
-    """How many inputs behind those are given once, when a stream begins."""
-    approximations: tuple[str, ...] = ()
-    """What is not what the source would say, node by node: all of it was asked for."""
-
-    def spec(self) -> StreamSpec:
-        """Describe the step, all in float32, to a runner."""
-        graph, outputs, given = self.model.graph, len(self.timings), self.inputs + self.contexts
-        return StreamSpec(
-            inputs=tuple(_tensor(value) for value in graph.inputs[: self.inputs]),
-            outputs=tuple(_tensor(value) for value in graph.outputs[:outputs]),
-            states=tuple(
-                StateSpec(
-                    state.name,
-                    entering.name or "",
-                    leaving.name or "",
-                    shape_of(entering),
-                    str((entering.dtype or ir.DataType.FLOAT).numpy()),
-                    initial=state.initial,
-                    hold_steps=state.hold_steps,
-                    batch_axis=state.batch_axis,
-                )
-                for state, entering, leaving in zip(
-                    self.states, graph.inputs[given:], graph.outputs[outputs:], strict=True
-                )
-            ),
-            frames_per_step=self.frames_per_step,
-            batch=self.batch,
-            output_delays=tuple(t.warmup_steps if t.axis is None else t.delay for t in self.timings),
-            output_kinds=tuple("prefix" if t.axis is None else "frames" for t in self.timings),
-            latency_frames=max(t.latency_frames for t in self.timings),
-            contexts=tuple(_tensor(value) for value in graph.inputs[self.inputs : given]),
-        )
-
-
-def _tensor(value: ir.Value) -> TensorSpec:
-    dtype = str((value.dtype or ir.DataType.FLOAT).numpy())
-    return TensorSpec(value.name or "", shape_of(value), dtype, below=_entries(value))
-
-
-def _entries(value: ir.Value) -> int | None:
-    """Return in how many entries of a table these numbers are looked up, the least of all tables."""
-    found: list[int | None] = []
-    for node, place in value.uses():
-        if node.op_type == "Gather" and place == 1 and node.inputs[0] is not None and node.inputs[0].is_initializer():
-            found.append(shape_of(node.inputs[0])[int(attribute(node, "axis", 0))])
-        elif node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze") and place == 0:
-            found.append(_entries(node.outputs[0]))
-    return min((entries for entries in found if entries is not None), default=None)
-
-
 Rule = Callable[[ir.Node, Sequence[Stepped | None], "StepBuilder"], Sequence[Stepped]]
 Stride = Callable[[ir.Node], Fraction | int]
 
@@ -178,7 +75,6 @@ class _Entry:
 
 
 _RULES: dict[str, _Entry] = {}
-NEVER = 1e9  # below any other score: Exp of it is zero
 # zeros before them may stay unsaid
 _KEEPS_ZEROS = (
     *("AveragePool", "Conv", "ConvTranspose", "MaxPool", "Pad", "Reshape", "Resize", "Slice", "Squeeze", "Transpose"),
@@ -202,106 +98,6 @@ def rule(
         return function
 
     return enter
-
-
-class StepBuilder(Builder):
-    """Builds the step graph for `batch` streams; rules ask it for states and for alignment.
-
-    Where a method takes a value's `original`, that is the value in the sequence graph: it tells shape and batch axis.
-    """
-
-    def __init__(self, name: str, batch: int = 1, bounds: Bounds = EXACT) -> None:
-        super().__init__(name)
-        self.batch = batch
-        self.bounds = bounds
-        self.states: list[State] = []
-        self.approximations: dict[str, list[str]] = {}
-
-    def state(
-        self, name: str, shape: Sequence[int], hold_steps: int, initial: float = 0.0, batch_axis: int = 0
-    ) -> State:
-        """Add a state of this shape, with the streams along `batch_axis`; the rule must set its `output`."""
-        assert shape[batch_axis] == self.batch, f"{name}: {shape} has not {self.batch} streams along {batch_axis}"
-        full = self.unique(f"{self.scope}.{name}" if self.scope else name)
-        entering = self.unique(identifier(f"{full}_in"))
-        value = ir.Value(name=entering, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
-        self.states.append(State(full, value, initial, hold_steps, batch_axis))
-        return self.states[-1]
-
-    def delay(self, stepped: Stepped, frames: int, original: ir.Value) -> Stepped:
-        """Put a delay line of `frames` frames behind a value."""
-        timing = stepped.timing
-        if frames == 0 or timing is None:
-            return stepped
-        if timing.axis is None:
-            raise UnsupportedLayerError(f"{self.scope}: a value without a time axis cannot be delayed")
-        return Stepped(self._line(stepped, frames, original, 0), replace(timing, delay=timing.delay + frames))
-
-    def insert_zeros(self, stepped: Stepped, frames: int, original: ir.Value) -> Stepped:
-        """Put zeros before the first valid frame, by a delay line that takes nothing in until then."""
-        stepped = self.align(stepped, original)
-        timing = stepped.timing
-        assert timing is not None
-        value = self._line(stepped, frames, original, timing.hold_steps)
-        return Stepped(value, replace(timing.without_first(-frames), delay=timing.delay))
-
-    def _line(self, stepped: Stepped, frames: int, original: ir.Value, hold_steps: int) -> ir.Value:
-        timing = stepped.timing
-        assert timing is not None
-        assert timing.axis is not None
-        joined = self.remember(stepped, frames, original, "delay", hold_steps)
-        return self.cut(joined, timing.axis, 0, timing.frames)
-
-    def remember(
-        self, stepped: Stepped, frames: int, original: ir.Value, name: str, hold_steps: int = 0, initial: float = 0.0
-    ) -> ir.Value:
-        """Return the last `frames` frames and behind them the step's own; before the beginning, all are `initial`."""
-        timing = stepped.timing
-        assert timing is not None
-        assert timing.axis is not None
-        if frames == 0:
-            return stepped.value
-        held = step_shape(original, replace(timing, frames=frames), self.batch)
-        past = self.state(name, held, hold_steps, initial, batch_axis(original, timing))
-        real = original.dtype in (None, ir.DataType.FLOAT)  # states are: what is true or false is 1 or 0 in one
-        fresh = stepped.value if real else self.op("Cast", stepped.value, to=int(ir.DataType.FLOAT))
-        joined = self.op("Concat", past.input, fresh, axis=timing.axis)
-        past.output = self.cut(joined, timing.axis, timing.frames, timing.frames + frames)
-        return joined if real else self.op("Cast", joined, to=int(original.dtype or ir.DataType.FLOAT))
-
-    def empty_places(self, shape: Sequence[int], axis: int, frames: int, hold_steps: int) -> ir.Value:
-        """Return zeros, but -1e9 where `remember` has no frame yet: to add to scores, so that their share is zero.
-
-        `shape` is that of the places kept, `axis` the one of the frames (the streams are along the first), of which a
-        step brings `frames`. What is kept is 0 or 1, which every quantization leaves as it is.
-        """
-        taken = self.state("taken", shape, hold_steps)
-        fresh = [frames if place == axis else size for place, size in enumerate(shape)]
-        joined = self.op("Concat", taken.input, self.constant(np.ones(fresh, np.float32), "taken"), axis=axis)
-        taken.output = self.cut(joined, axis, frames, frames + shape[axis])
-        return self.op("Mul", self.op("Sub", joined, self.constant(1.0, "one")), self.constant(NEVER, "never"))
-
-    def approximate(self, bound: str, how: str) -> None:
-        """Take down that the node at hand is approximated under the field `bound` of `Bounds`, and how."""
-        self.approximations.setdefault(bound, []).append(f"{self.scope}: {how}" if self.scope else how)
-
-    def align(self, stepped: Stepped, original: ir.Value) -> Stepped:
-        """Delay a value until its first valid frame is the first frame of a step."""
-        timing = stepped.timing
-        if timing is not None and timing.delay < 0:
-            stepped = self.delay(stepped, -timing.delay, original)
-            timing = stepped.timing
-        return stepped if timing is None else self.delay(stepped, -timing.delay % timing.frames, original)
-
-    def settle(self, stepped: Stepped, original: ir.Value) -> Stepped:
-        """Delay a value until the source, which drops its last frames, has the newest one, too, and for good."""
-        timing = stepped.timing
-        return stepped if timing is None else self.delay(stepped, max(timing.settled - timing.delay, 0), original)
-
-    def cut(self, value: ir.Value, axis: int, start: int, stop: int, step: int = 1) -> ir.Value:
-        """Take a slice along one axis."""
-        bounds = [self.constant(np.array([bound], np.int64), "bound") for bound in (start, stop, axis, step)]
-        return self.op("Slice", value, *bounds)
 
 
 def stream(sequence: ir.Model, frames_per_step: int | None = None, batch: int = 1, bounds: Bounds = EXACT) -> StepGraph:
@@ -361,126 +157,9 @@ def _refuse_unused(bounds: Bounds, used: Collection[str]) -> None:
             raise UsageError(f"{replace(EXACT, **{name: getattr(bounds, name)})}: the model has {what}; leave it out")
 
 
-def merge(node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> tuple[list[ir.Value], Timing | None]:
-    """Bring the inputs of a node that joins branches to the same frame; return their values and common timing."""
-    timed = [item.timing for item in inputs if item is not None and item.timing is not None]
-    if not timed:
-        return [item.value for item in inputs if item is not None], None
-    if len({(timing.axis is None, timing.stride) for timing in timed}) > 1:
-        raise refusal(
-            node,
-            "it joins branches that run at different rates, or a sequence with a summary of it",
-            "give both the same strides, and both or neither a last frame or a global pooling",
-        )
-    if timed[0].axis is None and len({timing.extra_input_frames for timing in timed}) > 1:
-        raise refusal(
-            node,
-            "it joins summaries of which one is some frames older, because of how the strides fall",
-            "give both branches the same strides and windows",
-        )
-    latest = max(timing.delay for timing in timed)
-    values = []
-    for original, item in zip(node.inputs, inputs, strict=True):
-        if item is None or original is None:
-            continue
-        if item.timing is not None and item.timing.axis is not None:
-            item = step.delay(item, latest - item.timing.delay, original)
-        values.append(item.value)
-    lag, settled = (max(times) for times in zip(*((timing.lag, timing.settled) for timing in timed), strict=True))
-    rank = max(len(value.shape or ()) for value in node.inputs if value is not None)
-    axis = next((t.axis + rank - len(v.shape or ()) for v, t in _timed(node, inputs) if t.axis is not None), None)
-    return values, replace(timed[0], axis=axis, delay=latest, lag=lag, settled=settled)
-
-
-def together(
-    node: ir.Node, pairs: Sequence[tuple[ir.Value, Stepped]], step: StepBuilder
-) -> list[tuple[ir.Value, Stepped]]:
-    """Bring sequences, each behind its original, to whole steps and to the same frame."""
-    aligned = [(original, step.align(item, original)) for original, item in pairs]
-    timings = [item.timing for _, item in aligned if item.timing is not None]
-    if len({(timing.stride, timing.axis is None) for timing in timings}) > 1:
-        raise refusal(node, "it joins sequences that run at different rates", "give all of them the same strides")
-    latest = max(timing.delay for timing in timings)
-    return [
-        (original, step.delay(item, latest - item.timing.delay, original))
-        for original, item in aligned
-        if item.timing is not None
-    ]
-
-
-def summed_up(
-    node: ir.Node, original: ir.Value | None, source: Stepped, step: StepBuilder, whole_steps: bool = True
-) -> Stepped:
-    """Return a sequence of which a summary (its last frame, its mean) is what the source says for all frames so far.
-
-    `node` sums it up; `whole_steps` asks for its first frame to be the first of a step. Raises `UnsupportedLayerError`
-    where the source knows something of its last frames that no stream can: that zeros stand behind them.
-    """
-    assert original is not None
-    source = step.settle(source, original)
-    source = step.align(source, original) if whole_steps else source
-    timing = source.timing
-    assert timing is not None
-    blurred = timing.settled - timing.lag
-    if blurred and step.bounds.edges:
-        step.approximate("edges", f"without the last {blurred} frames, which look ahead")
-    elif blurred:
-        raise refusal(
-            node,
-            f"it sums up a sequence whose last {blurred} frames were made from zeros behind the end, and a stream has "
-            "no end",
-            "leave these frames out with --approximate edges, crop them, or train with padding='causal'",
-        )
-    if (timing.delay - timing.lag) * timing.stride % 1:
-        raise refusal(
-            node,
-            "it would sum up a sequence that ends between two input frames, because of how UpSampling falls",
-            "crop a multiple of the upsampling factor",
-        )
-    return source
-
-
-def values_of(inputs: Sequence[Stepped | None]) -> list[ir.Value | None]:
-    """Return the values alone."""
-    return [None if item is None else item.value for item in inputs]
-
-
-def _timed(node: ir.Node, inputs: Sequence[Stepped | None]) -> list[tuple[ir.Value, Timing]]:
-    pairs = zip(node.inputs, inputs, strict=True)
-    return [(v, item.timing) for v, item in pairs if v is not None and item is not None and item.timing is not None]
-
-
-def step_shape(value: ir.Value, timing: Timing, batch: int) -> tuple[int, ...]:
-    """Return the shape in the step graph of a value of the sequence graph: `batch` streams, the step's frames."""
-    open_axes = {batch_axis(value, timing): batch, timing.axis: timing.frames}
-    sizes = (open_axes.get(axis, size) for axis, size in enumerate(value.shape or ()))
-    return tuple(size for size in sizes if isinstance(size, int))
-
-
-def batch_axis(value: ir.Value, timing: Timing) -> int:
-    """Return along which axis a value of the sequence graph has its streams: besides time, the one of unknown size."""
-    open_axes = [axis for axis, size in enumerate(value.shape or ()) if not isinstance(size, int)]
-    ones = [axis for axis, size in enumerate(value.shape or ()) if size == 1]  # of a graph that serves one stream only
-    axes = [axis for axis in open_axes if axis != timing.axis] or ones[:1]
-    if len(axes) != 1:
-        raise ConversionError(
-            f"{value.name}: expected a shape in which batch and time alone are open, found {value.shape}; where "
-            "PyTorch attends, as nn.MultiheadAttention does, export it with need_weights=False"
-        )
-    return axes[0]
-
-
 def operators_with_rules() -> list[str]:
     """Return the ONNX operators that the table has (once `rules` has filled it)."""
     return sorted(_RULES)
-
-
-def refusal(node: ir.Node, reason: str, way_out: str = "") -> UnsupportedLayerError:
-    """Make the error that names a node, the reason, and what can be done."""
-    where = scope_of(node) or node.name or "the model"
-    return UnsupportedLayerError(
-        f"{where} ({node.op_type}) has no streaming form: {reason}" + (f"; {way_out}" if way_out else "")
-    )
 
 
 def _apply(node: ir.Node, mapped: dict[ir.Value, Stepped], builder: StepBuilder) -> Sequence[Stepped]:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from edgernn.quantize.graph import array_of, attribute, plain_attributes
 from edgernn.quantize.masks import by_distance, evaluate, sizes_for
 from edgernn.quantize.rules.lengths import Lengths
-from edgernn.quantize.streaming import NEVER, Pending, StepBuilder, Stepped, refusal, together
+from edgernn.quantize.step_builder import NEVER
+from edgernn.quantize.streaming import Pending, StepBuilder, Stepped, refusal, together
 from edgernn.quantize.timing import Timing
 
 __all__ = ["ATTENTION", "Done", "Scores", "compares_frames"]
