@@ -10,5 +10,10 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What is written with PyTorch cannot even be read without it: `make torch` installs it and runs this.
-WITH_TORCH = ["quantize/models/attention.py", "quantize/models/make.py", "quantize/test_torch.py"]
+WITH_TORCH = [
+    "quantize/models/attention.py",
+    "quantize/models/make.py",
+    "quantize/test_torch.py",
+    "quantize/test_torch_contract.py",
+]
 collect_ignore = [] if importlib.util.find_spec("torch") else WITH_TORCH

@@ -15,7 +15,7 @@ from edgernn.artifact import ModelFile
 from edgernn.devices.runner import open_model
 from edgernn.quantize.convert import Options, prepare
 from edgernn.quantize.schemes import SCHEMES
-from edgernn.quantize.source import KerasSource
+from edgernn.quantize.source import KerasSource, Source
 from edgernn.testing import Near, Whole, check_stream_contract
 from tests.quantize.building import keras_outputs, randomized
 from tests.quantize.random_networks import draw_network
@@ -38,8 +38,13 @@ def oracle(model: Any) -> Whole:
 
 
 def check(model: Any, kind: str, scheme: str, batch: int, factor: int) -> None:
-    """Convert a model and check the file's contract."""
+    """Convert a Keras model and check the file's contract."""
     source = KerasSource(path=Path("drawn.keras"), sha256="", name="drawn", model=randomized(model))
+    check_source(source, oracle(source.model), kind, scheme, batch, factor)
+
+
+def check_source(source: Source, whole: Whole, kind: str, scheme: str, batch: int, factor: int) -> None:
+    """Convert a source and check the file's contract against what runs whole sequences."""
     size = factor * source.step().frames_per_step
     chosen = SCHEMES[scheme]
     options = Options(
@@ -51,7 +56,7 @@ def check(model: Any, kind: str, scheme: str, batch: int, factor: int) -> None:
         path = Path(folder, built.file)
         path.write_bytes(built.content)
         file = ModelFile(kind, path, scheme, built.spec, len(built.content))
-        check_stream_contract(lambda: open_model(file), oracle(source.model), STEPS, NEAR[scheme], late)
+        check_stream_contract(lambda: open_model(file), whole, STEPS, NEAR[scheme], late)
 
 
 def drawn(examples: int) -> settings:
