@@ -42,7 +42,7 @@ def choose_scales(
     for entering, leaving in states:
         groups.join([(entering, kinds.tensors[entering]), (leaving, kinds.tensors[entering])])
     made = {
-        op.outputs[0]: FIXED[graph.name(op), kind]
+        (op.outputs[0], kind): FIXED[graph.name(op), kind]
         for op, kind in zip(graph.operators, kinds.operators, strict=True)
         if (graph.name(op), kind) in FIXED
     }
@@ -84,13 +84,13 @@ def _constants(graph: TFLiteGraph) -> set[int]:
     return {t for op in graph.operators for t in signals(graph, op) if graph.constant(t) is not None}
 
 
-def _common(graph: TFLiteGraph, members: Sequence[Typed], ranges: TensorRanges, made: Mapping[int, Scales]) -> Scales:
+def _common(graph: TFLiteGraph, members: Sequence[Typed], ranges: TensorRanges, made: Mapping[Typed, Scales]) -> Scales:
     kind = members[0][1]
     low = high = 0.0
     for tensor, _ in members:
         least, most = _range(graph, tensor, ranges)
         low, high = min(low, least), max(high, most)
-    for fixed in (made[tensor] for tensor, _ in members if tensor in made):
+    for fixed in (made[member] for member in members if member in made):
         least, most = ((level - fixed.zero_point) * float(fixed.scale) for level in _levels(kind))
         if least <= low and high <= most + float(fixed.scale):  # 1.0 itself is one level beyond: it saturates
             return fixed

@@ -203,14 +203,6 @@ def translator() -> Any:
     return randomized(keras.Model([x, held, mask], layers.LSTM(24, return_sequences=True, name="y")(joined)))
 
 
-def conditioned() -> Any:
-    """Each frame times what is made of the whole memory, for integers alone."""
-    x, held = frames(), keras.Input((20, 32), name="memory")
-    told = layers.Dense(48, activation="tanh")(keras.ops.mean(held, axis=1, keepdims=True))
-    every = layers.Multiply()([layers.GRU(48, return_sequences=True)(x), told])
-    return randomized(keras.Model([x, held], layers.LSTM(24, return_sequences=True, name="y")(every)))
-
-
 def convert_here(model: Any, tmp_path: Path, *options: str) -> Artifact:
     """Convert with examples of everything but the mask, which is drawn."""
     model.save(tmp_path / "model.keras")
@@ -257,7 +249,7 @@ def test_an_artifact_is_proven_with_its_contexts(
 def test_and_so_is_one_of_each_kind(
     tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = conditioned() if "integer-only" in options else translator()
+    model = translator()
     artifact = convert_here(model, tmp_path, *options)
     for kind in artifact.parity:
         near = Near(1e-4) if "float32" in options else Near(np.inf, snr_db=15)
