@@ -17,7 +17,7 @@ from edgernn.quantize.tflite_kernels import BIAS, BLOCKS_VERSION, FIXED, HYBRID_
 from edgernn.quantize.tflite_kinds import FLOAT, HYBRID, INT8, INT16, LEAST_WEIGHTS, Kinds, is_product
 from edgernn.quantize.tflite_scales import Typed
 
-__all__ = ["Weights", "least_squares_scales", "nibbles", "rewrite"]
+__all__ = ["Weights", "block_scales", "least_squares_scales", "nibbles", "rewrite"]
 
 Floats = NDArray[np.float32]
 

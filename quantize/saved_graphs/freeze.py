@@ -144,7 +144,7 @@ def _rename(graph: Any, old: str, new: str) -> None:
         value.name = new if value.name == old else value.name
 
 
-def main(folder: str, target: str) -> int:
+def _main(folder: str, target: str) -> int:
     """Return the exit status."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is proven here is what any machine computes
@@ -163,4 +163,4 @@ def main(folder: str, target: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(_main(*sys.argv[1:]))

@@ -22,7 +22,7 @@ from edgernn.quantize.saved_graphs.freeze import MODEL
 from edgernn.quantize.saved_graphs.run import FrozenGraph
 from edgernn.quantize.saved_graphs.served import read_served
 
-__all__ = ["load_saved_graph"]
+__all__ = ["OneLength", "load_saved_graph"]
 
 PATIENCE_S = 300.0
 CLOSE = 1e-4  # of the output's standard deviation, where that is above one: as float32 is proven
