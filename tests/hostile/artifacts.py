@@ -197,12 +197,12 @@ def _alone(target: Callable[[Path], object]) -> Spoil:
 
 
 PLACES: dict[str, tuple[Spoil, str]] = {
-    "nothing": (_alone(lambda f: None), "expected a folder"),
+    "nothing": (_alone(lambda f: None), "expected the folder"),
     "an empty folder": (_alone(lambda f: f.mkdir()), "has no manifest.json"),
     "a file": (_alone(lambda f: f.write_bytes(b"artifact")), "expected a folder"),
     "a pipe": (_alone(os.mkfifo), "expected a folder"),
-    "a link to nothing": (_alone(lambda f: f.symlink_to("nowhere")), "expected a folder"),
-    "a link to itself": (_alone(lambda f: f.symlink_to(f)), "expected a folder"),
+    "a link to nothing": (_alone(lambda f: f.symlink_to("nowhere")), "expected the folder"),
+    "a link to itself": (_alone(lambda f: f.symlink_to(f)), "expected the folder"),
     "a manifest that is a pipe": (_pipe("manifest.json"), "not a file"),
     "a model that is a pipe": (_pipe("step.onnx"), "not a file"),
     "a certificate that is a pipe": (_pipe("certificate.npz"), "not a file"),
