@@ -171,7 +171,6 @@ REFUSED: dict[str, tuple[Emit, str]] = {
     "interpolated": (operator("Resize", None, np.array([1, 1, 2], np.float32), mode="linear"), "not by repeating"),
     "shrunk": (operator("Resize", None, np.array([1, 1, 0.5], np.float32), **NEAREST), "not by repeating"),
     "spread_by_length": (operator("ConvTranspose", noise(4, 3, 3), strides=[2], auto_pad="SAME_UPPER"), "auto_pad"),
-    "every_other": (operator("Slice", [0], [2**31 - 1], [2], [2]), "every second"),
     "last_frames": (operator("Slice", [-3], [2**31 - 1], [2]), "first and the last"),
     "split_in_time": (lambda graph, value: graph.ops("Split", [value], 2, {"axis": 2})[0], "into parts"),
 }
