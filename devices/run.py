@@ -23,6 +23,7 @@ from edgernn.devices.pipeline import front_end_of, keyword_spec_of, open_stream
 from edgernn.devices.runner import RUNTIMES
 from edgernn.devices.sources.microphone import list_microphones
 from edgernn.errors import AudioError, UsageError
+from edgernn.events import Stamp
 from edgernn.stream import Sink, Source, Stream
 from edgernn.text import table
 
@@ -64,12 +65,13 @@ def pump(source: Source, stream: Stream, sink: Sink, duration_s: float | None = 
     Returns the seconds that computing took; waiting for sound does not count. Closes source and sink.
     """
     busy_s, most = 0.0, float("inf") if duration_s is None else duration_s * stream.rate_hz
+    stamp = Stamp()
     with contextlib.closing(sink), contextlib.closing(source), _interrupts_end():
         for chunk in source:
             before = time.perf_counter()
             room = min(len(chunk.samples), most - stream.samples)
             for event in stream.push(chunk.samples[: int(room)], chunk.lost):
-                sink.write(event)
+                sink.write(stamp("run", event))
             busy_s += time.perf_counter() - before
             if stream.samples >= most:
                 break

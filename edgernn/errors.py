@@ -5,12 +5,15 @@ EdgeRNNError
 │   └── MissingDependencyError   the package that was asked for is not installed
 └── FailureError             the world did not play along (exit status 1)
     ├── ArtifactError        an artifact is corrupt, incomplete, or of an unknown format
-    ├── AudioError           a recording or a microphone cannot be read
     ├── ConversionError      a model cannot be turned into a streaming artifact
     │   ├── UnsupportedLayerError   it has a layer or operator without a streaming rule
     │   └── ToleranceError   it was converted, and differs too much from its source
     ├── DataError            a training set is missing something or broken
     ├── ShapeError           an array has the wrong shape, dtype, or NaN in it
+    ├── SinkError            an event may not have arrived where it was to go
+    │   └── RefusedError     … and will not, however often it is sent
+    ├── SourceError          a source cannot be opened or read, or stopped delivering
+    │   └── AudioError       … which is a recording or a microphone
     ├── StepError            a runtime failed in the middle of a stream
     └── VerificationError    an artifact gives other results here than where it was made
 
@@ -27,7 +30,10 @@ __all__ = [
     "EdgeRNNError",
     "FailureError",
     "MissingDependencyError",
+    "RefusedError",
     "ShapeError",
+    "SinkError",
+    "SourceError",
     "StepError",
     "ToleranceError",
     "UnsupportedLayerError",
@@ -69,10 +75,6 @@ class ArtifactError(FailureError):
     """An artifact is corrupt, incomplete, or of an unknown format."""
 
 
-class AudioError(FailureError):
-    """A recording or a microphone cannot be read."""
-
-
 class ConversionError(FailureError):
     """A model cannot be turned into a streaming artifact."""
 
@@ -91,6 +93,22 @@ class DataError(FailureError):
 
 class ShapeError(FailureError):
     """An array does not fit: its shape, its dtype, or NaN among its values."""
+
+
+class SinkError(FailureError):
+    """An event may not have arrived where it was to go; it can be sent again."""
+
+
+class RefusedError(SinkError):
+    """An event was refused by where it was to go, and would be however often it is sent."""
+
+
+class SourceError(FailureError):
+    """A source cannot be opened or read, or stopped delivering."""
+
+
+class AudioError(SourceError):
+    """A recording or a microphone cannot be read."""
 
 
 class StepError(FailureError):

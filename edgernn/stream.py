@@ -1,6 +1,6 @@
 """A live stream: the protocols of its parts, and what joins them.
 
-Source -> FrontEnd -> Runner -> decoder -> Event -> Sink
+Source -> FrontEnd -> Runner -> decoder -> Event -> Message -> Sink
 
 `FrameStream` is the model alone, frames in any cut to outputs (`FrameBatch` for several streams in one step); `Stream`
 is all from samples to events.
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import ShapeError, UsageError
-from edgernn.events import Event
+from edgernn.events import Event, Message
 from edgernn.frontend import FrontEnd, PlainSamples
 from edgernn.spec import StreamSpec, TensorSpec
 
@@ -107,8 +107,11 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where events go."""
 
-    def write(self, event: Event) -> None:
-        """Deliver one event."""
+    def write(self, message: Message) -> None:
+        """Deliver one event: when this returns, it has arrived.
+
+        Raises `SinkError` if it may not have; `RefusedError` if trying again would be in vain.
+        """
 
     def close(self) -> None:
         """Flush and free; closing twice is harmless."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from edgernn.errors import FailureError, UsageError
-from edgernn.events import Event
+from edgernn.errors import SinkError, UsageError
+from edgernn.events import Message
 
 __all__ = ["JsonSink", "TextSink"]
 
@@ -20,10 +20,10 @@ class TextSink:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stdout if stream is None else stream
 
-    def write(self, event: Event) -> None:
+    def write(self, message: Message) -> None:
         """Print one event."""
         with _errors_named("standard output"):
-            print(event, file=self._stream, flush=True)
+            print(message, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Leave the stream open: it belongs to the process."""
@@ -39,10 +39,10 @@ class JsonSink:
         except OSError as error:
             raise UsageError(f"the file {path} for events cannot be written: {error.strerror}") from error
 
-    def write(self, event: Event) -> None:
+    def write(self, message: Message) -> None:
         """Write one event; it is on its way to the disk when this returns."""
         with _errors_named(self._name):
-            print(event.to_json(), file=self._file, flush=True)
+            print(message.to_json(), file=self._file, flush=True)
 
     def close(self) -> None:
         """Close the file, if it is one."""
@@ -59,4 +59,4 @@ def _errors_named(where: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise FailureError(f"events cannot be written to {where}: {error.strerror}") from error
+        raise SinkError(f"events cannot be written to {where}: {error.strerror}") from error

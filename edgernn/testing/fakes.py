@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import ShapeError, StepError, UsageError
-from edgernn.events import Event
+from edgernn.events import Event, Message
 from edgernn.spec import StateSpec, StreamSpec, TensorSpec
 from edgernn.stream import Chunk, Context, State
 
@@ -110,15 +110,20 @@ class ArraySource:
 
 
 class ListSink:
-    """A sink that keeps its events."""
+    """A sink that keeps its messages."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.messages: list[Message] = []
         self.closed = False
 
-    def write(self, event: Event) -> None:
-        """Keep one event."""
-        self.events.append(event)
+    @property
+    def events(self) -> list[Event]:
+        """What the messages say."""
+        return [message.event for message in self.messages]
+
+    def write(self, message: Message) -> None:
+        """Keep one message."""
+        self.messages.append(message)
 
     def close(self) -> None:
         """Note that it happened."""

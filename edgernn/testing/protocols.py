@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import EdgeRNNError, ShapeError, StepError, UsageError
-from edgernn.events import Keyword
+from edgernn.events import Keyword, Stamp
 from edgernn.spec import StreamSpec
 from edgernn.stream import FrameBatch, Runner, Sink, Source
 
@@ -193,8 +193,8 @@ def check_source(open_source: Callable[[], Source], limit: int = 50) -> None:
 
 def check_sink(open_sink: Callable[[], Sink]) -> None:
     """Check a sink: it takes events, and closing twice is harmless."""
-    sink = open_sink()
-    sink.write(Keyword("left", 0.9, 0.5, 1.0))
-    sink.write(Keyword("naïve", 1.0, 1.5, 2.0))
+    sink, stamp = open_sink(), Stamp()
+    sink.write(stamp("hall", Keyword("left", 0.9, 0.5, 1.0)))
+    sink.write(stamp("hall", Keyword("naïve", 1.0, 1.5, 2.0)))
     sink.close()
     sink.close()

@@ -6,10 +6,11 @@ import pytest
 
 from edgernn.devices.sinks import open_sink
 from edgernn.errors import UsageError
-from edgernn.events import Keyword
+from edgernn.events import Keyword, Message, Stamp
 from edgernn.testing import check_sink
 
-EVENTS = [Keyword("left", 0.9, 0.5, 1.0), Keyword("right", 0.8, 1.5, 2.0)]
+STAMP = Stamp()
+MESSAGES = [STAMP("hall", Keyword("left", 0.9, 0.5, 1.0)), STAMP("hall", Keyword("right", 0.8, 1.5, 2.0))]
 
 
 @pytest.mark.parametrize("uri", ["-", "text:", "json:"])
@@ -22,12 +23,12 @@ def test_json_file_is_added_to_and_there_at_once(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     check_sink(lambda: open_sink(f"json:{path}"))
     path.unlink()
-    for event in EVENTS:
+    for message in MESSAGES:
         sink = open_sink(f"json:{path}")
-        sink.write(event)
-        assert Keyword.from_json(path.read_text().splitlines()[-1]) == event  # before it is closed
+        sink.write(message)
+        assert Message.from_json(path.read_text().splitlines()[-1]) == message  # before it is closed
         sink.close()
-    assert [Keyword.from_json(line) for line in path.read_text().splitlines()] == EVENTS
+    assert [Message.from_json(line) for line in path.read_text().splitlines()] == MESSAGES
 
 
 def test_sink_that_makes_no_sense(tmp_path: Path) -> None:
