@@ -1,0 +1,1 @@
+"""The daemon behind `edgernn serve`: configuration, one thread a pipeline, supervision."""

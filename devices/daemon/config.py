@@ -1,0 +1,312 @@
+"""The configuration of a daemon: frozen dataclasses, read from TOML with the environment and `--set` over it.
+
+    state = "/var/lib/edgernn"
+
+    [pipeline.hall]
+    artifact = "keyword"                 # beside this file
+    source = "mic:USB"
+    sinks = ["text:", "broker"]
+    threshold = { left = 0.8 }
+
+    [sink.broker]
+    uri = "mqtts://broker.local/hall"
+    password = { credential = "mqtt" }
+
+`EDGERNN_PIPELINE_HALL_SOURCE=mic:` in the environment is `pipeline.hall.source`: the keys in capitals, joined by `_`,
+which also stands for every other sign in a name. A value is read as TOML, or else is a text.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from edgernn.devices.daemon.fields import (
+    Problems,
+    choice,
+    fill,
+    flag,
+    nbytes,
+    number,
+    option,
+    path,
+    readers,
+    text,
+    texts,
+    unknown,
+    whole,
+)
+from edgernn.devices.daemon.layers import Layers, read_file_layer, value_of
+from edgernn.devices.runner import RUNTIMES
+from edgernn.errors import UsageError
+
+__all__ = ["Config", "HttpConfig", "PipelineConfig", "QueueConfig", "SinkConfig", "SourceConfig", "StoreConfig", "load"]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Where samples come from."""
+
+    uri: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What else stood in the table: plain values, and `Secret`s."""
+
+
+@dataclass(frozen=True)
+class SinkConfig:
+    """Where events go; see `SourceConfig`."""
+
+    name: str
+    """Its key in `[sink]`; for one that stands in a pipeline itself, the URI without a password."""
+    uri: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _source(value: Any) -> SourceConfig:
+    if isinstance(value, str):
+        return SourceConfig(text(value))
+    if not isinstance(value, Mapping) or "uri" not in value:
+        raise UsageError('must be a URI, or a table like { uri = "…", password = { file = "…" } }')
+    return SourceConfig(text(value["uri"]), _options(value))
+
+
+def _options(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    options = {}
+    for name, value in table.items():
+        if name != "uri":
+            try:
+                options[name] = option(value)
+            except UsageError as error:
+                raise UsageError(f"has {name}, which {error}") from error
+    return options
+
+
+def _threshold(value: Any) -> float | Mapping[str, float]:
+    read = number(0, 1, above=True)
+    if not isinstance(value, Mapping):
+        return float(read(value))
+    return {word: read(score) for word, score in value.items()}
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """One source through one artifact to sinks."""
+
+    name: str
+    artifact: Annotated[Path, path]
+    """Relative to the configuration's folder."""
+    source: Annotated[SourceConfig, _source]
+    sinks: Annotated[tuple[str, ...], texts] = ("text:",)
+    """Names of `Config.sinks`."""
+    runtime: Annotated[str | None, choice(*RUNTIMES)] = None
+    threads: Annotated[int, whole(1, 64)] = 1
+    threshold: Annotated[float | Mapping[str, float] | None, _threshold] = None
+    """Instead of the artifact's: for all words, or for some."""
+    smoothing_ms: Annotated[float | None, number(0)] = None
+    refractory_ms: Annotated[float | None, number(0)] = None
+    ignore: Annotated[tuple[str, ...] | None, texts] = None
+    fast: Annotated[bool, flag] = False
+    """A recording is taken as quickly as possible, not at its own pace."""
+    late_s: Annotated[float, number(0, above=True)] = 1.0
+    """A chunk that waited longer is skipped."""
+    stall_s: Annotated[float, number(0.1)] = 5.0
+    """A source that gives nothing for so long is opened anew."""
+    replay_s: Annotated[float, number(0, 60)] = 3.0
+    """How much of the latest sound a new artifact is warmed up with."""
+
+
+@dataclass(frozen=True)
+class HttpConfig:
+    """The page and the metrics."""
+
+    host: Annotated[str, text] = "127.0.0.1"
+    port: Annotated[int, whole(0, 65535)] = 8787
+    """0: one that the system chooses."""
+
+
+@dataclass(frozen=True)
+class QueueConfig:
+    """The events on disk that wait for their sinks."""
+
+    most_events: Annotated[int, whole(1)] = 100_000
+    most_bytes: Annotated[int, nbytes] = 64_000_000
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """Which artifacts are trusted."""
+
+    keys: Annotated[tuple[str, ...], texts] = ()
+    """Public keys, or files with one each; if there is any, an artifact must be signed by one of them."""
+
+
+def _state() -> Path:
+    if "STATE_DIRECTORY" in os.environ:  # systemd's
+        return Path(os.environ["STATE_DIRECTORY"].split(":")[0])
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "edgernn"
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of a daemon."""
+
+    pipelines: Mapping[str, PipelineConfig]
+    sinks: Mapping[str, SinkConfig]
+    http: HttpConfig | None
+    """None unless there is a table `[http]`, or a value for it."""
+    queue: QueueConfig
+    store: StoreConfig
+    state: Annotated[Path | None, path] = None
+    """Folder for what outlives the daemon; by default $STATE_DIRECTORY, or ~/.local/state/edgernn."""
+    log: Annotated[str, choice("auto", "text", "json")] = "auto"
+    """"auto": text on a terminal, JSON lines under systemd."""
+    level: Annotated[str, choice("debug", "info", "warning", "error")] = "info"
+
+    @property
+    def folder(self) -> Path:
+        """Folder for what outlives the daemon."""
+        return self.state or _state()
+
+
+SECTIONS: Mapping[str, type] = {"http": HttpConfig, "queue": QueueConfig, "store": StoreConfig}
+NAMED = {"pipeline": PipelineConfig, "sink": SinkConfig}
+
+
+def load(
+    file: str | os.PathLike[str], environment: Mapping[str, str] | None = None, settings: Sequence[str] = ()
+) -> Config:
+    """Read a configuration; `settings` are `KEY=VALUE`, as `--set` has them.
+
+    Raises `UsageError` with a line for each mistake, and the place of each.
+    """
+    layers = read_file_layer(Path(file))
+    problems = Problems()
+    _lay_environment(layers, os.environ if environment is None else environment, problems)
+    for setting in settings:
+        keys, equals, value = setting.partition("=")
+        if not equals or not all(keys.split(".")):
+            raise UsageError(f"--set takes KEY=VALUE, as in pipeline.hall.source=mic:, not '{setting}'")
+        layers.put(tuple(keys.split(".")), _retyped(layers, tuple(keys.split(".")), value), f"--set {keys}")
+    config = _config(layers, Path(file).absolute().parent, problems)
+    problems.check()
+    return config
+
+
+def _retyped(layers: Layers, keys: tuple[str, ...], value: str) -> Any:
+    """Return what a text stands for; `options` of a source that is a plain URI in the file make it a table."""
+    if len(keys) > 1:
+        table: Any = layers.values
+        for name in keys[:-2]:
+            table = table.get(name, {}) if isinstance(table, dict) else {}
+        if isinstance(table, dict) and keys[-2] == "source" and isinstance(table.get("source"), str):
+            table["source"] = {"uri": table["source"]}
+    return value_of(value)
+
+
+def _lay_environment(layers: Layers, environment: Mapping[str, str], problems: Problems) -> None:
+    for name, value in sorted(environment.items()):
+        parts = name.split("_")
+        if parts[0] != "EDGERNN" or len(parts) < 2:
+            continue
+        head = parts[1].lower()
+        if head in SECTIONS or head in NAMED or (len(parts) == 2 and head in readers(Config)):
+            keys = _keys(layers, head, parts[2:])
+            if keys is None:
+                problems.add(name, f"no key of [{head}] is written like this")
+            else:
+                layers.put(keys, _retyped(layers, keys, value), name)
+
+
+def _keys(layers: Layers, head: str, parts: Sequence[str]) -> tuple[str, ...] | None:
+    """Return which value a variable of the environment is for."""
+    if not parts:
+        return (head,) if head not in {**SECTIONS, **NAMED} else None
+    rest = "_".join(parts).lower()
+    if head in SECTIONS:
+        return (head, rest)
+    table = layers.values.get(head, {})
+    for name in sorted(table if isinstance(table, dict) else (), key=len, reverse=True):
+        written = re.sub(r"[^a-z0-9]", "_", name.lower()) + "_"
+        if rest.startswith(written):
+            return (head, name, *_deeper(rest[len(written) :]))
+    for known in sorted({*readers(NAMED[head]), "uri"}, key=len, reverse=True):  # one that the file does not name
+        if rest.endswith(f"_{known}"):
+            return (head, rest[: -len(known) - 1], known)
+    return None
+
+
+def _deeper(rest: str) -> tuple[str, ...]:
+    for table in ("source", "threshold"):
+        if rest.startswith(f"{table}_"):
+            return table, rest[len(table) + 1 :]
+    return (rest,)
+
+
+def _config(layers: Layers, folder: Path, problems: Problems) -> Config:
+    sections: dict[str, Any] = {name: fill(kind, layers, (name,), problems) for name, kind in SECTIONS.items()}
+    if "http" not in layers.values:
+        sections["http"] = None
+    sinks = {name: _sink(layers, name, problems) for name in _tables(layers, "sink", problems)}
+    pipelines = {}
+    for name in _tables(layers, "pipeline", problems):
+        pipeline = fill(PipelineConfig, layers, ("pipeline", name), problems, name=name)
+        place = layers.place(("pipeline", name, "sinks"))
+        names = [_sink_of(uri, sinks, place, problems) for uri in pipeline.sinks]
+        artifact = pipeline.artifact and folder / pipeline.artifact
+        pipelines[name] = replace(pipeline, artifact=artifact, sinks=tuple(dict.fromkeys(names)))
+    if not pipelines:
+        problems.add(layers.origin, "there is no pipeline: expected a table [pipeline.NAME] with artifact and source")
+    top = {name: value for name, value in layers.values.items() if name not in {**SECTIONS, **NAMED}}
+    rest = Layers(top, layers.places, layers.origin)
+    for name in set(top) - set(readers(Config)):
+        problems.add(layers.place((name,)), unknown((name,), dict.fromkeys([*readers(Config), *SECTIONS, *NAMED])))
+        del top[name]
+    return fill(Config, rest, (), problems, pipelines=pipelines, sinks=sinks, **sections)
+
+
+def _tables(layers: Layers, head: str, problems: Problems) -> Iterable[str]:
+    tables = layers.values.get(head, {})
+    if not isinstance(tables, dict):
+        problems.add(layers.place((head,)), f"{head} must hold tables: [{head}.NAME]")
+        return ()
+    for name in [name for name in tables if not NAME.fullmatch(name)]:
+        problems.add(layers.place((head, name)), f"{head}.{name}: a name has letters, digits, '_', '.' and '-' only")
+    return tables
+
+
+def _sink(layers: Layers, name: str, problems: Problems) -> SinkConfig:
+    keys = ("sink", name)
+    table = layers.values["sink"][name]
+    try:
+        given = _source(table)
+    except UsageError as error:
+        problems.add(layers.place(keys), f"{'.'.join(keys)} {error}")
+        given = SourceConfig("text:")
+    return SinkConfig(name, given.uri, given.options)
+
+
+def _sink_of(uri: str, sinks: dict[str, SinkConfig], place: str, problems: Problems) -> str:
+    """Return the name of a pipeline's sink; one that stands there as a URI joins the others."""
+    if uri in sinks:
+        return uri
+    if ":" not in uri and uri != "-":
+        problems.add(place, f"there is no sink '{uri}'; expected a URI, or one of: {', '.join(sinks) or 'none'}")
+        return uri
+    name = _without_password(uri)
+    sinks.setdefault(name, SinkConfig(name, uri))
+    return name
+
+
+def _without_password(uri: str) -> str:
+    """Return a URI that can be shown.
+
+    >>> _without_password("mqtt://anna:secret@broker:1883/hall")
+    'mqtt://broker:1883/hall'
+    """
+    return re.sub(r"(?<=//)[^/@]*@", "", uri)

@@ -1,0 +1,121 @@
+"""What a daemon counts: plain numbers, each written by one thread, and read by any other without a lock.
+
+A reader may find two numbers of different moments; each by itself is whole, and none ever goes back.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgernn.events import Message
+
+__all__ = ["Counters", "DaemonCounters", "Histogram", "SinkCounters"]
+
+BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+SCORES = 1500  # half a minute of chunks
+RECENT = 100
+
+
+class Histogram:
+    """How often something took how long, in the form of Prometheus.
+
+    >>> histogram = Histogram((0.1, 1.0))
+    >>> for seconds in (0.05, 0.1, 0.3, 7):
+    ...     histogram.observe(seconds)
+    >>> histogram.counts, histogram.total
+    ([2, 1, 1], 4)
+    """
+
+    def __init__(self, bounds_s: tuple[float, ...] = BOUNDS_S) -> None:
+        self.bounds_s = bounds_s
+        """Upper bounds, inclusive; above the last one is a bucket more."""
+        self.counts = [0] * (len(bounds_s) + 1)
+        """In each bucket alone, not cumulative."""
+        self.sum_s = 0.0
+
+    @property
+    def total(self) -> int:
+        """How many were observed."""
+        return sum(self.counts)
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(self.bounds_s, seconds)] += 1
+        self.sum_s += seconds
+
+
+class Counters:
+    """What one pipeline does; written by its thread."""
+
+    def __init__(self, name: str, labels: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.labels = labels
+        """What each element of a row of `scores` stands for."""
+        self.artifact = self.runtime = ""
+        self.state = "starting"
+        """"starting", "running", "reopening" (its source failed or stalled), "ended" or "failed"."""
+        self.error = ""
+        """What went wrong last; stays when it is well again."""
+        self.chunks = self.samples = self.frames = self.steps = 0
+        self.busy_s = 0.0
+        """Seconds that computing took."""
+        self.dropped: Counter[str] = Counter()
+        """Samples that were not heard, by cause: "lost" (by the source), "late" (skipped), "gap" (source was gone)."""
+        self.resets = 0
+        """Gaps that were too long to be filled, after which the state began anew."""
+        self.reopened = 0
+        """Times that the source was opened again."""
+        self.failures: Counter[str] = Counter()
+        """Failures of the source, by cause: "failed", "stalled", "unopened"."""
+        self.reloads = 0
+        """Times that a new artifact or decoder took over."""
+        self.deadline_misses = 0
+        """Chunks that took longer to compute than to say."""
+        self.latency = Histogram()
+        """From when a chunk's last sample was there until its events were in the outbox."""
+        self.compute = Histogram()
+        """Computing of a chunk."""
+        self.words: Counter[str] = Counter()
+        """Events by word."""
+        self.level = 0.0
+        """Root mean square of the latest chunk, full scale is 1."""
+        self.scores: deque[tuple[float, float, NDArray[np.float32]]] = deque(maxlen=SCORES)
+        """For each of the latest chunks: monotonic time, level, and averaged scores `(labels,)`."""
+        self.recent: deque[Message] = deque(maxlen=RECENT)
+        """The latest events."""
+        self.progress_s = time.monotonic()
+        """When frames were processed last, or the source was tried again, on the monotonic clock."""
+
+
+class SinkCounters:
+    """What one sink's delivery does; written by its thread."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.state = "starting"
+        """"starting", "open", "reopening" or "closed"."""
+        self.error = ""
+        """What went wrong last; stays when it is well again."""
+        self.delivered = self.refused = self.failures = self.reopened = 0
+        self.latency = Histogram()
+        """From when an event was decided until it was delivered."""
+
+
+class DaemonCounters:
+    """All of a daemon, as `/metrics`, `/health` and the live page show it; its dictionaries are replaced as wholes."""
+
+    def __init__(self) -> None:
+        self.started_s = time.monotonic()
+        self.pipelines: Mapping[str, Counters] = {}
+        self.sinks: Mapping[str, SinkCounters] = {}
+        self.ready = False
+        """Whether all that was configured is open."""
+        self.healthy = False
+        """Whether every pipeline made progress within its limit; what the watchdog is fed by."""
+        self.reloads = self.refused_reloads = 0
