@@ -1,0 +1,214 @@
+"""From the outbox to a sink that fails, is slow, refuses, or is gone."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgernn.devices.daemon.backoff import Backoff
+from edgernn.devices.daemon.delivery import Delivery
+from edgernn.devices.daemon.outbox import Outbox
+from edgernn.devices.daemon.seldom import Seldom
+from edgernn.errors import RefusedError, SinkError, UsageError
+from edgernn.events import Keyword, Message, Stamp
+from edgernn.testing import ListSink
+
+STAMP = Stamp()
+
+
+class Quick(Backoff):
+    """Waits next to nothing."""
+
+    def next_s(self) -> float:
+        """Return a millisecond."""
+        return 0.001
+
+
+class Target:
+    """What a sink writes to: it outlives the sink, and does at each write what `moods` says."""
+
+    def __init__(self, *moods: str) -> None:
+        self.arrived: list[Message] = []
+        self.times: list[float] = []
+        self.opened = self.closed = 0
+        self.released = threading.Event()
+        self._moods = list(moods)
+
+    def open(self) -> Target:
+        """Open a sink."""
+        self.opened += 1
+        if self._moods and self._moods[0] == "no opening":
+            self._moods.pop(0)
+            raise UsageError("it cannot be opened")
+        return self
+
+    def write(self, message: Message) -> None:
+        """Take a message, or fail."""
+        mood = self._moods.pop(0) if self._moods else "well"
+        if mood == "refuse":
+            raise RefusedError("not this one")
+        if mood == "bug":
+            raise ZeroDivisionError("division by zero")
+        if mood == "slow":
+            time.sleep(0.02)
+        if mood == "hangs":
+            self.released.wait(5)
+        if mood != "lost":
+            self.arrived.append(message)
+            self.times.append(time.perf_counter())
+        if mood in ("lost", "late"):  # late: it arrived, and nobody knows
+            raise SinkError("it went away")
+
+    def close(self) -> None:
+        """Close one sink."""
+        self.closed += 1
+
+
+@contextmanager
+def delivering(path: Path, target: Target, **options: Backoff) -> Iterator[tuple[Outbox, Delivery]]:
+    outbox = Outbox(path / "outbox.sqlite")
+    delivery = Delivery("door", target.open, outbox, **options)
+    try:
+        yield outbox, delivery
+    finally:
+        delivery.stop(5.0)
+        outbox.close()
+
+
+def put(outbox: Outbox, count: int) -> list[Message]:
+    messages = [STAMP("hall", Keyword("left", 0.9, 0.5, 1.0)) for _ in range(count)]
+    for message in messages:
+        outbox.put(message, ["door"])
+    return messages
+
+
+def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.002)
+
+
+def test_an_event_arrives_at_once(tmp_path: Path) -> None:
+    target = Target()
+    with delivering(tmp_path, target) as (outbox, delivery):
+        delivery.start()
+        waits = []
+        for number in range(20):
+            time.sleep(0.005)
+            begin = time.perf_counter()
+            put(outbox, 1)
+            until(lambda number=number: len(target.arrived) > number)  # type: ignore[misc]
+            waits.append(target.times[-1] - begin)
+        assert sorted(waits)[10] < 0.05
+        assert (delivery.delivered, delivery.fault) == (20, None)
+
+
+MOODS = st.lists(st.sampled_from(["well", "lost", "late", "refuse", "bug", "no opening"]), max_size=20)
+
+
+@given(MOODS)
+@settings(max_examples=20, deadline=None)
+def test_whatever_the_sink_does_order_is_kept_and_nothing_is_lost(
+    tmp_path_factory: pytest.TempPathFactory, moods: list[str]
+) -> None:
+    target = Target(*moods)
+    with delivering(tmp_path_factory.mktemp("delivery"), target, backoff=Quick()) as (outbox, delivery):
+        sent = put(outbox, 5)
+        delivery.start()
+        until(lambda: outbox.depth("door") == 0)
+        sent += put(outbox, 10)
+        until(lambda: outbox.depth("door") == 0)
+        assert delivery.stop(5.0) == 0
+    refused = delivery.refused
+    firsts = list(dict.fromkeys(target.arrived))
+    assert firsts == [one for one in sent if one in firsts]
+    assert len(firsts) >= len(sent) - refused
+    assert len(target.arrived) - len(firsts) <= moods.count("late")
+    assert delivery.delivered + refused == len(sent)
+    assert not delivery.alive
+
+
+def test_one_failure_is_one_line_in_the_log_and_one_when_it_is_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    target = Target("lost", "lost", "no opening", "lost", "well")
+    with delivering(tmp_path, target, backoff=Quick()) as (outbox, delivery):
+        delivery.start()
+        put(outbox, 1)
+        until(lambda: outbox.depth("door") == 0)
+    first, last = caplog.messages
+    assert first == "the sink door fails, 1 events wait: it went away"
+    assert last.startswith("the sink door is well again after 0.0")
+    assert (delivery.failures, target.opened) == (4, 5)
+    assert target.closed == 4  # one opening failed
+
+
+def test_a_stop_drains_a_slow_sink_and_leaves_what_is_too_much(tmp_path: Path) -> None:
+    slow = Target(*["slow"] * 100)
+    with delivering(tmp_path, slow) as (outbox, delivery):
+        sent = put(outbox, 100)
+        delivery.start()
+        begin = time.monotonic()
+        left = delivery.stop(0.3)
+        assert time.monotonic() - begin < 0.4
+        until(lambda: not delivery.alive)
+        assert 80 < outbox.depth("door") <= left < 100
+    again = ListSink()
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        after = Delivery("door", lambda: again, outbox)
+        after.start()
+        assert after.stop(5.0) == 0
+    assert again.messages == sent[len(slow.arrived) :]
+
+
+def test_a_stop_does_not_wait_for_a_sink_that_is_down_or_hangs(tmp_path: Path) -> None:
+    down = Target(*["no opening"] * 1000)
+    with delivering(tmp_path, down) as (outbox, delivery):
+        put(outbox, 3)
+        delivery.start()
+        until(lambda: delivery.failures > 0)
+        begin = time.monotonic()
+        assert delivery.stop(5.0) == 3
+        assert time.monotonic() - begin < 0.5
+    hangs = Target("hangs")
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        delivery = Delivery("door", hangs.open, outbox)
+        delivery.start()
+        assert delivery.stop(0.1) == 3
+    hangs.released.set()
+    until(lambda: not delivery.alive)  # the outbox is closed by now: nothing breaks
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        assert outbox.depth("door") == 3
+
+
+def test_waits_double_and_are_never_long() -> None:
+    for seed in range(20):
+        backoff = Backoff(random.Random(seed))
+        waits = [backoff.next_s() for _ in range(200)]
+        assert 0.05 <= waits[0] <= 0.1
+        assert max(waits) <= 4.0
+        assert min(waits[6:]) >= 2.0
+
+
+def test_few_lines_for_many_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    seldom = Seldom(logging.getLogger("seldom"), 60.0, lambda: now[0])
+    for second in range(150):
+        now[0] = second
+        seldom.warning("again: %d", second)
+    assert caplog.messages == [
+        "again: 0",
+        "again: 60 (and 59 like this one since the last)",
+        "again: 120 (and 59 like this one since the last)",
+    ]

@@ -1,0 +1,302 @@
+"""The outbox, with a real file: killed, filled up, damaged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgernn.devices.daemon import outbox as outbox_module
+from edgernn.devices.daemon.outbox import Outbox
+from edgernn.errors import FailureError
+from edgernn.events import Keyword, Message, Stamp
+
+STAMP = Stamp()
+
+
+def message(word: str = "left") -> Message:
+    return STAMP("hall", Keyword(word, 0.9, 0.5, 1.0))
+
+
+def messages(count: int, word: str = "left") -> list[Message]:
+    return [message(word) for _ in range(count)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.sqlite"
+
+
+def taken(outbox: Outbox, sink: str) -> list[Message]:
+    """Take everything off a queue, one by one."""
+    found = []
+    while some := outbox.take(sink, 1):
+        found += some
+        outbox.done(sink, [some[0].id])
+    return found
+
+
+def put_all(outbox: Outbox, sent: list[Message]) -> None:
+    for one in sent:
+        outbox.put(one, ["a"])
+
+
+@given(st.lists(st.sampled_from(["put a", "put b", "put both", "take", "done", "give back", "reopen"]), max_size=40))
+@settings(max_examples=25, deadline=None)
+def test_it_is_a_list_for_each_sink_that_outlives_the_process(
+    tmp_path_factory: pytest.TempPathFactory, actions: list[str]
+) -> None:
+    path = tmp_path_factory.mktemp("outbox") / "outbox.sqlite"
+    outbox, lists = Outbox(path), {"a": list[Message](), "b": list[Message]()}
+    held: list[Message] = []
+    for action in actions:
+        if action.startswith("put"):
+            sinks = ["a", "b"] if action == "put both" else [action[-1]]
+            new = message("naïve\n")
+            outbox.put(new, sinks)
+            for sink in sinks:
+                lists[sink].append(new)
+        elif action == "take":
+            held = outbox.take("a", 3)
+            assert held == lists["a"][:3]
+        elif action == "reopen":
+            outbox.close()
+            outbox, held = Outbox(path), []
+        else:
+            ids = [one.id for one in held[1:]] if action == "done" else []
+            outbox.done("a", ids)
+            lists["a"] = [one for one in lists["a"] if one.id not in ids]
+            held = []
+        assert {sink: outbox.depth(sink) for sink in lists} == {sink: len(lists[sink]) for sink in lists}
+    assert {sink: taken(outbox, sink) for sink in lists} == lists
+    assert not outbox.dropped
+    outbox.close()
+
+
+@pytest.mark.parametrize("bound", [{"most_events": 10}, {"most_bytes": 10 * len(message().to_json()) + 60}])
+def test_a_full_one_drops_the_oldest_and_counts_them(path: Path, bound: dict[str, int]) -> None:
+    sent = messages(25)
+    with Outbox(path, **bound) as outbox:
+        for one in sent:
+            outbox.put(one, ["a"])
+        assert outbox.dropped == {"queue full": 15}
+        assert taken(outbox, "a") == sent[15:]
+        outbox.put(sent[0], ["a"])
+        assert taken(outbox, "a") == sent[:1]
+
+
+def test_what_is_being_delivered_is_not_dropped(path: Path) -> None:
+    sent = messages(4)
+    with Outbox(path, most_events=2) as outbox:
+        outbox.put(sent[0], ["a"])
+        assert outbox.take("a", 1) == sent[:1]
+        for one in sent[1:]:
+            outbox.put(one, ["a"])
+        assert outbox.dropped == {"queue full": 2}
+        outbox.done("a", [sent[0].id])
+        assert taken(outbox, "a") == sent[3:]
+
+
+def test_sinks_that_are_gone_are_given_up(path: Path) -> None:
+    with Outbox(path) as outbox:
+        for one in messages(3):
+            outbox.put(one, ["old", "new"])
+        outbox.retain(["new"])
+        assert (outbox.depth("old"), outbox.depth("new")) == (0, 3)
+        assert outbox.dropped == {"sink removed": 3}
+
+
+PUTTING = """
+import sys
+from edgernn.devices.daemon.outbox import Outbox
+from edgernn.events import Keyword, Stamp
+outbox, stamp = Outbox(sys.argv[1]), Stamp()
+while True:
+    message = stamp("hall", Keyword("left", 0.9, 0.5, 1.0))
+    outbox.put(message, ["a"])
+    print(message.id, flush=True)
+    if outbox.depth("a") > 40:
+        outbox.done("a", [outbox.take("a", 1)[0].id])
+"""
+
+
+def killed_while_putting(path: Path, after_s: float) -> list[str]:
+    """Return the ids that a process said it had put, before it was killed."""
+    words = [sys.executable, "-c", PUTTING, str(path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        first = process.stdout.readline()
+        time.sleep(after_s)
+        os.kill(process.pid, signal.SIGKILL)
+        return [line.strip() for line in [first, *process.stdout] if line.endswith("\n")]
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+def test_nothing_is_lost_by_a_kill(path: Path, kills: int) -> None:
+    chance = random.Random(kills)
+    for _ in range(kills):
+        said = killed_while_putting(path, chance.uniform(0.0, 0.1))
+        with Outbox(path) as outbox:
+            found = [one.id for one in taken(outbox, "a")]
+        begin = said.index(found[0])  # what the process had taken off is gone
+        assert begin <= max(0, len(said) - 40)
+        assert found[: len(said) - begin] == said[begin:]
+        assert len(found) <= len(said) - begin + 1  # killed before it could say so
+
+
+@contextmanager
+def files_end_at(most_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_takes_nothing_loses_nothing_that_memory_holds(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outbox_module, "MOST_IN_MEMORY", 30)
+    sent = messages(10)
+    with Outbox(path) as outbox:
+        for one in sent:
+            outbox.put(one, ["a"])
+        late = messages(50, "right" * 1000)
+        with files_end_at(path.with_name(path.name + "-wal").stat().st_size):
+            for one in late:
+                outbox.put(one, ["a"])
+            assert outbox.in_memory == 30
+            assert outbox.dropped == {"disk error": 20}
+            held = outbox.take("a", 12)  # some on the disk, some in memory
+            assert held == [*sent, *late[20:22]]
+            outbox.done("a", [one.id for one in held])  # cannot be written either
+            assert outbox.take("a", 1) == [late[22]]
+        outbox.put(sent[0], ["a"])
+        assert outbox.in_memory == 0
+    with Outbox(path) as outbox:
+        assert taken(outbox, "a") == [*late[22:], sent[0]]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2  # when it began, when it ended
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+def test_a_full_disk(tmp_path: Path) -> None:
+    disk, filler = tmp_path / "disk", tmp_path / "disk" / "filler"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=False).returncode:
+        pytest.skip("this system does not mount a small disk")
+    try:
+        sent = messages(60, "left" * 500)
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            file.write(bytes(400_000))
+        with Outbox(disk / "outbox.sqlite") as outbox:  # full from the beginning
+            for one in sent[:20]:
+                outbox.put(one, ["a"])
+            assert outbox.in_memory == 20
+            assert outbox.take("a", 2) == sent[:2]
+            outbox.done("a", [sent[0].id])
+            filler.unlink()
+            outbox.put(sent[20], ["a"])
+            assert (outbox.in_memory, outbox.depth("a")) == (0, 20)
+            for one in sent[21:]:
+                outbox.put(one, ["a"])
+            assert outbox.in_memory > 0
+            assert taken(outbox, "a") == sent[1:]
+            assert not outbox.dropped
+        with Outbox(disk / "outbox.sqlite") as outbox:  # what could not be noted as delivered comes again
+            again = taken(outbox, "a")
+            assert again == [one for one in sent if one in again]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_file_that_is_no_database_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_bytes(b"no database " * 1000)
+    with Outbox(path) as outbox:
+        outbox.put(message(), ["a"])
+        assert outbox.depth("a") == 1
+    assert path.with_name("outbox.sqlite.damaged").read_bytes().startswith(b"no database")
+    (line,) = caplog.messages
+    assert "is damaged (file is not a database): set aside as" in line
+
+
+@given(st.integers(1, 30_000), st.binary(min_size=1, max_size=4000))
+@settings(max_examples=15, deadline=None)
+def test_a_damaged_file_never_stops_it(tmp_path_factory: pytest.TempPathFactory, place: int, noise: bytes) -> None:
+    path = tmp_path_factory.mktemp("outbox") / "outbox.sqlite"
+    sent = messages(60, "left" * 40)
+    with Outbox(path) as outbox:
+        for one in sent:
+            outbox.put(one, ["a"])
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(noise)
+    with Outbox(path) as outbox:
+        found = taken(outbox, "a")
+        new = message()
+        outbox.put(new, ["a"])
+        assert taken(outbox, "a") == [new]
+    numbers = [int(one.id.rpartition("-")[2]) for one in found if one in sent]
+    assert numbers == sorted(numbers)
+
+
+def test_a_file_damaged_while_it_is_open_is_set_aside(path: Path) -> None:
+    outbox = Outbox(path)
+    for one in messages(100, "left" * 100):
+        outbox.put(one, ["a"])
+    outbox.close()
+    with Outbox(path) as outbox:
+        path.write_bytes(b"no database " * (path.stat().st_size // 12))
+        for one in (new := messages(100, "right" * 100)):
+            outbox.put(one, ["a"])
+            outbox.take("a", 400)
+        assert taken(outbox, "a")[-100:] == new
+
+
+def test_an_event_of_another_version_is_passed_over(path: Path) -> None:
+    with Outbox(path) as outbox:
+        outbox.put(message(), ["a"])
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("UPDATE queue SET line = '{}'")
+        file.commit()
+    with Outbox(path) as outbox:
+        outbox.put(second := message(), ["a"])
+        assert outbox.take("a", 1) == [second]
+        assert (outbox.dropped, outbox.depth("a")) == ({"unreadable": 1}, 1)
+
+
+def test_two_daemons_with_one_queue_are_refused(path: Path, tmp_path: Path) -> None:
+    with Outbox(path), pytest.raises(FailureError, match="in use: does another daemon run"):
+        Outbox(path)
+    for nowhere in (tmp_path, tmp_path / "no" / "outbox.sqlite"):
+        with pytest.raises(FailureError, match="cannot be opened: expected a file that may be written"):
+            Outbox(nowhere)
+
+
+def test_several_threads_put_and_take(path: Path) -> None:
+    found: list[Message] = []
+    with Outbox(path) as outbox:
+        threads = [threading.Thread(target=put_all, args=(outbox, messages(50))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(found) < 200:
+            found += taken(outbox, "a")
+        for thread in threads:
+            thread.join()
+        assert outbox.depth("a") == 0
+    assert len({one.id for one in found}) == 200
