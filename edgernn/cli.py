@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": ("edgernn.devices.inspect", "show what an artifact holds, and check it", ""),
     "verify": ("edgernn.devices.verify", "prove an artifact again on this machine", ""),
     "run": ("edgernn.devices.run", "run an artifact on a recording or live sound", ""),
+    "serve": ("edgernn.devices.serve", "run pipelines for months, as a configuration says", "serve"),
     "evaluate": ("edgernn.devices.evaluate", "measure the accuracy of an artifact on labelled recordings", ""),
     "profile": ("edgernn.devices.profile", "measure latency and memory of an artifact on this machine", ""),
 }

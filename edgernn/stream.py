@@ -308,9 +308,14 @@ class Stream:
         self._waiting = np.zeros((0, *features), np.float32)
         self.reset()
 
-    def reset(self) -> None:
-        """Forget the sound so far and start the clock anew; what was counted stays counted."""
-        self._clock_samples = 0
+    @property
+    def clock_samples(self) -> int:
+        """Where in the stream it is, samples, with those that were lost."""
+        return self._clock_samples
+
+    def reset(self, clock_samples: int = 0) -> None:
+        """Forget the sound so far and set the clock; what was counted stays counted."""
+        self._clock_samples = clock_samples
         self._restart()
 
     def _restart(self) -> None:

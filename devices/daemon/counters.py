@@ -13,9 +13,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from edgernn.devices.daemon.delivery import Delivery
+from edgernn.devices.daemon.outbox import Outbox
 from edgernn.events import Message
 
-__all__ = ["Counters", "DaemonCounters", "Histogram", "SinkCounters"]
+__all__ = ["Counters", "DaemonCounters", "Histogram"]
 
 BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 SCORES = 1500  # half a minute of chunks
@@ -66,13 +68,13 @@ class Counters:
         self.busy_s = 0.0
         """Seconds that computing took."""
         self.dropped: Counter[str] = Counter()
-        """Samples that were not heard, by cause: "lost" (by the source), "late" (skipped), "gap" (source was gone)."""
+        """Samples not heard: "lost" by the source, "late" and skipped, "gap" while it was gone, "malformed"."""
         self.resets = 0
         """Gaps that were too long to be filled, after which the state began anew."""
         self.reopened = 0
         """Times that the source was opened again."""
         self.failures: Counter[str] = Counter()
-        """Failures of the source, by cause: "failed", "stalled", "unopened"."""
+        """By cause: the source "failed", "stalled" or was "unopened"; the runtime failed in a "step"."""
         self.reloads = 0
         """Times that a new artifact or decoder took over."""
         self.deadline_misses = 0
@@ -93,27 +95,14 @@ class Counters:
         """When frames were processed last, or the source was tried again, on the monotonic clock."""
 
 
-class SinkCounters:
-    """What one sink's delivery does; written by its thread."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.state = "starting"
-        """"starting", "open", "reopening" or "closed"."""
-        self.error = ""
-        """What went wrong last; stays when it is well again."""
-        self.delivered = self.refused = self.failures = self.reopened = 0
-        self.latency = Histogram()
-        """From when an event was decided until it was delivered."""
-
-
 class DaemonCounters:
     """All of a daemon, as `/metrics`, `/health` and the live page show it; its dictionaries are replaced as wholes."""
 
     def __init__(self) -> None:
         self.started_s = time.monotonic()
         self.pipelines: Mapping[str, Counters] = {}
-        self.sinks: Mapping[str, SinkCounters] = {}
+        self.sinks: Mapping[str, Delivery] = {}
+        self.outbox: Outbox | None = None
         self.ready = False
         """Whether all that was configured is open."""
         self.healthy = False

@@ -14,7 +14,7 @@ from edgernn.devices.sources.resample import Resampler
 from edgernn.errors import AudioError, MissingDependencyError
 from edgernn.stream import Chunk
 
-__all__ = ["MicrophoneSource", "list_microphones"]
+__all__ = ["MicrophoneSource", "find_microphone", "list_microphones"]
 
 CHUNK_S = 0.02
 QUEUE_S = 5.0  # how far the reader may fall behind before sound is dropped
@@ -32,7 +32,7 @@ class MicrophoneSource:
     def __init__(self, device: str, rate_hz: int) -> None:
         self.rate_hz = rate_hz
         self._sounddevice: Any = _sounddevice()
-        self._device: int | str | None = int(device) if device.isdecimal() else device or None
+        self._device = _as_portaudio(device)
         self._device_hz = self._find_rate()
         self._resampler = Resampler(self._device_hz, rate_hz)
         # A SimpleQueue, since its put never waits for a lock that the reader holds.
@@ -45,10 +45,7 @@ class MicrophoneSource:
 
     def _find_rate(self) -> int:
         """Return the rate asked for, or the device's own if it lacks that; raise `AudioError` if there is none."""
-        try:
-            found = self._sounddevice.query_devices(self._device, "input")
-        except (ValueError, self._sounddevice.PortAudioError) as error:
-            raise AudioError(_no_microphone(self._device, error)) from error
+        found = _query(self._sounddevice, self._device)
         try:
             self._sounddevice.check_input_settings(self._device, 1, "float32", samplerate=self.rate_hz)
         except self._sounddevice.PortAudioError:
@@ -101,6 +98,22 @@ class MicrophoneSource:
             self._closed = True
             self._stream.abort()
             self._stream.close()
+
+
+def find_microphone(device: str) -> None:
+    """Raise `AudioError` if there is no such microphone; see `MicrophoneSource`."""
+    _query(_sounddevice(), _as_portaudio(device))
+
+
+def _query(sounddevice: Any, device: int | str | None) -> Any:
+    try:
+        return sounddevice.query_devices(device, "input")
+    except (ValueError, sounddevice.PortAudioError) as error:
+        raise AudioError(_no_microphone(device, error)) from error
+
+
+def _as_portaudio(device: str) -> int | str | None:
+    return int(device) if device.isdecimal() else device or None
 
 
 def list_microphones() -> list[tuple[int, str, int, int]]:

@@ -112,6 +112,12 @@ class KeywordDecoder:
         self._margins = np.zeros(len(labels))
         self.reset()
 
+    @property
+    def averages(self) -> NDArray[np.float32]:
+        """A copy of the averaged posteriors `(labels,)` of the latest step, for whoever looks on."""
+        latest: NDArray[np.float32] = self._averages[(self._steps - 1) % len(self._averages)].astype(np.float32)
+        return latest
+
     def reset(self) -> None:
         """Forget the stream; the next step is its first."""
         self._recent[...] = 0

@@ -1,0 +1,66 @@
+"""`edgernn serve --check`: what can be known about a configuration without starting."""
+
+from __future__ import annotations
+
+import contextlib
+
+from edgernn.devices import sinks, sources
+from edgernn.devices.daemon.config import Config, SinkConfig, SourceConfig
+from edgernn.devices.daemon.prepare import prepare
+from edgernn.devices.secret import Secret
+from edgernn.errors import EdgeRNNError, FailureError, UsageError
+from edgernn.text import table
+
+__all__ = ["check", "check_places"]
+
+ANY_HZ = 16000
+
+
+def check(config: Config) -> str:
+    """Open and verify every artifact, look for every source, read every secret; return a table for people.
+
+    Raises `UsageError` with a line for each mistake.
+    """
+    rows, problems = [], []
+    for name, pipeline in config.pipelines.items():
+        try:
+            prepared = prepare(pipeline)
+            rate_hz, runtime = prepared.stream.rate_hz, prepared.stream.runner.runtime
+            rows.append([name, pipeline.source.uri, prepared.artifact.name, runtime, ", ".join(pipeline.sinks)])
+            prepared.stream.runner.close()
+            _check_source(pipeline.source, rate_hz)
+        except EdgeRNNError as error:
+            problems.append(f"pipeline {name}: {error}")
+    for name, sink in config.sinks.items():
+        try:
+            _check_sink(sink)
+        except EdgeRNNError as error:
+            problems.append(f"sink {name}: {error}")
+    if problems:
+        raise UsageError("\n  ".join(problems))
+    return table(["pipeline", "source", "artifact", "runtime", "sinks"], rows)
+
+
+def check_places(config: Config) -> None:
+    """Check what a start or a reload would stumble over; a source that is not there just now is waited for."""
+    for sink in config.sinks.values():
+        _check_sink(sink)
+    for pipeline in config.pipelines.values():
+        with contextlib.suppress(FailureError):
+            _check_source(pipeline.source, ANY_HZ)
+
+
+def _check_source(source: SourceConfig, rate_hz: int) -> None:
+    _read_secrets(source)
+    sources.check_source(source.uri, rate_hz, source.options)
+
+
+def _check_sink(sink: SinkConfig) -> None:
+    _read_secrets(sink)
+    sinks.check_sink(sink.uri, sink.options)
+
+
+def _read_secrets(part: SourceConfig | SinkConfig) -> None:
+    for value in part.options.values():
+        if isinstance(value, Secret):
+            value.reveal()

@@ -1,0 +1,332 @@
+"""One pipeline: a thread that brings what a source hears through a stream into the outbox, for months.
+
+A source that fails is opened anew, after a while. One that stalls cannot be waited for, since no thread can be ended
+from outside: it is left to itself, and another thread opens the source again (`Listener.tend`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgernn.devices.daemon.backoff import Backoff
+from edgernn.devices.daemon.config import PipelineConfig
+from edgernn.devices.daemon.counters import Counters
+from edgernn.devices.daemon.handover import Handover
+from edgernn.devices.daemon.prepare import Prepared
+from edgernn.errors import EdgeRNNError, ShapeError, UsageError
+from edgernn.events import Event, Message
+from edgernn.stream import Chunk, Source, Stream
+from edgernn.text import one_line
+
+__all__ = ["Listener"]
+
+MOST_HUNG = 4  # threads that wait for a source that will never answer
+STEADY_S = 5.0  # how long a source must deliver before its next failure counts as a first one
+CAUGHT_UP = 0.1  # of `late_s`: how late a chunk may be after others were skipped
+
+_log = logging.getLogger(__name__)
+
+
+class Listener:
+    """Listens from `start` to `stop`; what it does shows in its `counters`."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        open_source: Callable[[PipelineConfig, int], Source],
+        put: Callable[[PipelineConfig, Event], Message],
+        counters: Counters,
+    ) -> None:
+        self.counters = counters
+        self.prepared = prepared
+        self.fatal: EdgeRNNError | None = None
+        """Why the source could never be opened, where trying again is in vain."""
+        self.opened = False
+        """Whether the source was open once."""
+        self._open_source, self._put = open_source, put
+        self._lock = threading.Lock()  # around who owns the stream: the thread of the current turn
+        self._turn = 0
+        self._waiting_since: float | None = None  # for the source; None while computing or between two tries
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._backoff = Backoff()
+        self._source: Source | None = None
+        self._next: Prepared | None = None
+        self._handover = Handover()
+        self._recent: deque[tuple[NDArray[np.float32], int]] = deque()
+        self._recent_samples = 0
+        self._late = False  # whether the latest chunk was
+        self._skipped = 0  # samples since the last chunk that was heard, late or malformed
+        self._opened_s = 0.0
+        self._heard_until_s: float | None = None
+        self._reopened = False
+        self._adopt(prepared)
+
+    def _adopt(self, prepared: Prepared) -> None:
+        self.prepared, stream = prepared, prepared.stream
+        counters = self.counters
+        counters.labels, counters.artifact = prepared.artifact.labels, prepared.artifact.name
+        counters.runtime = stream.runner.runtime
+        self._counted = counters.frames - stream.frames, counters.steps - stream.steps, counters.resets - stream.resets
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
+        with self._lock:
+            self._turn += 1
+            name = f"pipeline {self.counters.name}"
+            thread = threading.Thread(target=self._run, args=(self._turn,), name=name, daemon=True)
+            self._threads = [*(old for old in self._threads if old.is_alive()), thread]
+        thread.start()
+
+    def take_over(self, prepared: Prepared) -> None:
+        """Have another stream go on from the next chunk, or another configuration; the source stays open."""
+        if prepared.stream is self.prepared.stream:
+            self.prepared = prepared
+        else:
+            self._next = prepared
+
+    @property
+    def latest(self) -> Prepared:
+        """What it goes on with from the next chunk."""
+        return self._next or self.prepared
+
+    def stop(self) -> None:
+        """Begin to end: the source is closed, and the thread goes when it notices."""
+        self._stopping.set()
+        self._close(self._source)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait until it has ended; return whether it has."""
+        thread = self._threads[-1]
+        thread.join(timeout_s)
+        return not thread.is_alive()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing comes any more."""
+        return not self._threads[-1].is_alive()
+
+    @property
+    def limit_s(self) -> float:
+        """How long it may be without progress before something is wrong that it cannot mend itself."""
+        return self.prepared.config.stall_s + 10.0
+
+    def tend(self) -> bool:
+        """Give up waiting for a source that stalls; return whether all is well. Called every now and then."""
+        since, stall_s = self._waiting_since, self.prepared.config.stall_s
+        if since is not None and stall_s and time.monotonic() - since > stall_s:
+            self._give_up()
+        if self.counters.state == "ended" or (since is not None and not stall_s):
+            return True
+        return time.monotonic() - self.counters.progress_s <= self.limit_s
+
+    def _give_up(self) -> None:
+        with self._lock:
+            if self._waiting_since is None or sum(thread.is_alive() for thread in self._threads) > MOST_HUNG:
+                return
+            self._turn += 1  # from here on, the thread that waits owns nothing
+            self._waiting_since = None
+            source, self._source = self._source, None
+        stalled = f"the source gave nothing for {self.prepared.config.stall_s:g} s"
+        self._note("stalled" if source else "unopened", stalled)
+        threading.Thread(target=self._close, args=(source,), daemon=True).start()  # which may hang as well
+        self.start()
+
+    def _close(self, source: Source | None) -> None:
+        if source is not None:
+            try:
+                source.close()
+            except Exception as error:
+                _log.debug("%s: the source cannot be closed: %s", self.counters.name, one_line(error))
+
+    def _note(self, cause: str, why: object) -> None:
+        """Count a failure of the source, which will be opened again."""
+        counters = self.counters
+        counters.failures[cause] += 1
+        counters.error = one_line(why if isinstance(why, (str, EdgeRNNError)) else f"{type(why).__name__}: {why}")
+        counters.state, self._reopened = "reopening", True
+        _log.warning("%s: the source is opened again: %s", counters.name, counters.error)
+
+    def _run(self, turn: int) -> None:
+        if self._reopened:
+            self._stopping.wait(self._backoff.next_s())
+        while not self._stopping.is_set():
+            source = self._try_to_open(turn)
+            if source is None and not self._owns(turn):
+                return
+            if source is not None and self._read(source, turn):
+                return
+            if self.fatal is not None:
+                return
+            self.counters.progress_s = time.monotonic()
+            self._stopping.wait(self._backoff.next_s())
+
+    def _owns(self, turn: int) -> bool:
+        return turn == self._turn
+
+    def _try_to_open(self, turn: int) -> Source | None:
+        with self._lock:
+            if not self._owns(turn):
+                return None
+            self.counters.progress_s = self._waiting_since = time.monotonic()
+        try:
+            source = self._open_source(self.prepared.config, self.prepared.stream.rate_hz)
+        except Exception as error:
+            with self._lock:
+                if self._owns(turn):
+                    self._waiting_since = None
+                    self._unopened(error)
+            return None
+        with self._lock:
+            if self._owns(turn) and not self._stopping.is_set():
+                self._source, self._waiting_since = source, time.monotonic()
+                self._opened_s, self.opened = self._waiting_since, True
+                self.counters.reopened += self._reopened
+                return source
+        self._close(source)
+        return None
+
+    def _unopened(self, error: Exception) -> None:
+        if isinstance(error, UsageError) and not self.opened:
+            self.fatal = error
+            self.counters.state, self.counters.error = "failed", str(error)
+        else:
+            self._note("unopened", error)
+
+    def _read(self, source: Source, turn: int) -> bool:
+        """Hear what comes until the source ends (return True) or fails (return False)."""
+        failure: Exception | None = None
+        try:
+            for chunk in source:
+                with self._lock:
+                    if not self._owns(turn):
+                        return True
+                    self._waiting_since = None
+                self._hear(chunk)
+                self._waiting_since = time.monotonic()
+        except Exception as error:
+            failure = error
+        with self._lock:
+            if not self._owns(turn):
+                return True
+            self._waiting_since = self._source = None
+        self._close(source)
+        if failure is not None and not self._stopping.is_set():
+            self._note("failed", failure)
+            return False
+        self.counters.state = "ended"
+        return True
+
+    def _hear(self, chunk: Chunk) -> None:
+        begin, counters, config = time.monotonic(), self.counters, self.prepared.config
+        if self._next is not None:
+            self._change()
+        if chunk.lost:
+            counters.dropped["lost"] += chunk.lost
+        lost = chunk.lost + self._skipped
+        self._late = begin - chunk.time_s > config.late_s * (CAUGHT_UP if self._late else 1)
+        if self._late:
+            counters.dropped["late"] += len(chunk.samples)
+            self._skipped = lost + len(chunk.samples)
+            _log.warning("%s: sound of %.1f s ago is skipped", counters.name, begin - chunk.time_s)
+            return
+        self._skipped = 0
+        if self._push(self.prepared.stream, chunk, lost + self._gap(chunk)):
+            self._count(chunk, begin)
+
+    def _gap(self, chunk: Chunk) -> int:
+        """Return how many samples were not heard while the source was gone."""
+        if not self._reopened:
+            self._heard_until_s = chunk.time_s
+            return 0
+        self._reopened = False
+        rate_hz, gap = self.prepared.stream.rate_hz, 0
+        if self._heard_until_s is not None:
+            gap = max(0, round((chunk.time_s - self._heard_until_s) * rate_hz) - len(chunk.samples))
+        self._heard_until_s = chunk.time_s
+        self.counters.dropped["gap"] += gap
+        _log.info("%s: the source is back", self.counters.name)
+        return gap
+
+    def _push(self, stream: Stream, chunk: Chunk, lost: int) -> bool:
+        """Hear one chunk; return whether that went well."""
+        try:
+            events = stream.push(chunk.samples, lost)
+        except ShapeError as error:
+            self.counters.dropped["malformed"] += len(chunk.samples)
+            self._skipped += len(chunk.samples)
+            _log.warning("%s: what the source gave is skipped: %s", self.counters.name, error)
+            return False
+        except EdgeRNNError as error:
+            self.counters.failures["step"] += 1
+            self.counters.error = str(error)
+            _log.error("%s: begins anew: %s", self.counters.name, error)
+            stream.reset(stream.clock_samples)
+            return False
+        if len(chunk.samples):
+            self.counters.progress_s = now = time.monotonic()
+            if now - self._opened_s > STEADY_S:
+                self._backoff.reset()
+        self._keep(chunk.samples, lost)
+        for event in events:
+            self._tell(event)
+        return True
+
+    def _tell(self, event: Event) -> None:
+        if self._handover.is_repeat(event):
+            return
+        self._handover.told(event)
+        message = self._put(self.prepared.config, event)
+        self.counters.words[event.word] += 1
+        self.counters.recent.append(message)
+
+    def _keep(self, samples: NDArray[np.float32], lost: int) -> None:
+        """Keep the latest sound, for a stream that takes over."""
+        self._recent.append((samples, lost))
+        self._recent_samples += len(samples)
+        most = self.prepared.config.replay_s * self.prepared.stream.rate_hz
+        while self._recent and self._recent_samples - len(self._recent[0][0]) >= most:
+            self._recent_samples -= len(self._recent.popleft()[0])
+
+    def _change(self) -> None:
+        """Let the next stream take over, warmed up with the latest sound."""
+        fresh, self._next = self._next, None
+        assert fresh is not None
+        old, stream, replayed = self.prepared.stream, fresh.stream, []
+        length = sum(len(samples) + (lost if number else 0) for number, (samples, lost) in enumerate(self._recent))
+        stream.reset(old.clock_samples - length)
+        for number, (samples, lost) in enumerate(self._recent):
+            with contextlib.suppress(ShapeError):
+                replayed += stream.push(samples, lost if number else 0)
+        self._adopt(fresh)
+        for event in self._handover.missed(replayed, stream.clock_samples / stream.rate_hz):
+            self._tell(event)
+        old.runner.close()
+        self.counters.reloads += 1
+        _log.info("%s: %s has taken over", self.counters.name, fresh.artifact.name)
+
+    def _count(self, chunk: Chunk, begin: float) -> None:
+        counters, stream, count = self.counters, self.prepared.stream, len(chunk.samples)
+        frames, steps, resets = self._counted
+        counters.state = "running"
+        counters.chunks += 1
+        counters.samples += count
+        counters.frames, counters.steps = frames + stream.frames, steps + stream.steps
+        counters.resets = resets + stream.resets
+        counters.level = float(np.sqrt(np.dot(chunk.samples, chunk.samples) / count)) if count else 0.0
+        now = time.monotonic()
+        counters.busy_s += now - begin
+        counters.compute.observe(now - begin)
+        counters.latency.observe(max(0.0, now - chunk.time_s))
+        counters.deadline_misses += 0 < count / stream.rate_hz < now - begin
+        averages = getattr(stream.decoder, "averages", None)
+        if averages is not None:
+            counters.scores.append((chunk.time_s, counters.level, averages))

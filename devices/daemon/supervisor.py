@@ -1,0 +1,276 @@
+"""The main thread of the daemon: starts all, watches over it, reloads, and brings it to an end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from edgernn.devices import sinks, sources
+from edgernn.devices.daemon.check import check_places
+from edgernn.devices.daemon.config import Config, PipelineConfig, SinkConfig
+from edgernn.devices.daemon.counters import Counters, DaemonCounters
+from edgernn.devices.daemon.delivery import Delivery
+from edgernn.devices.daemon.listener import Listener
+from edgernn.devices.daemon.notify import Notify
+from edgernn.devices.daemon.outbox import Outbox
+from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
+from edgernn.events import Event, Message, Stamp
+from edgernn.stream import Sink, Source
+
+__all__ = ["Supervisor"]
+
+TICK_S = 0.25
+DRAIN_S = 1.6  # of the two seconds that an end may take
+SOURCES_END_S = 0.4
+START_EXTENSION_S = 30.0
+END = {signal.SIGTERM, signal.SIGINT}
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Runs the daemon of a configuration; `load` reads it anew at each reload."""
+
+    def __init__(self, load: Callable[[], Config], notify: Notify | None = None) -> None:
+        self._load = load
+        self._notify = notify or Notify()
+        self.counters = DaemonCounters()
+        self._listeners: dict[str, Listener] = {}
+        self._deliveries: dict[str, Delivery] = {}
+        self._sink_configs: Mapping[str, SinkConfig] = {}
+        self._stamp = Stamp()
+        self._reload: _Reload | None = None
+        self._reload_again = False
+        self._status = ""
+        self._fed_s = -float("inf")
+
+    def run(self) -> int:
+        """Run until a signal, or until every source has ended; return the exit status."""
+        config = self._load()
+        check_places(config)
+        prepared = {name: prepare(pipeline) for name, pipeline in config.pipelines.items()}
+        config.folder.mkdir(parents=True, exist_ok=True)
+        outbox = Outbox(config.folder / "outbox.sqlite", config.queue.most_events, config.queue.most_bytes)
+        self.counters.outbox = self._outbox = outbox
+        try:
+            with _signals() as wait:
+                self._apply(config, prepared)
+                try:
+                    self._wait_until_ready(wait)
+                    self._watch(wait)
+                finally:
+                    self._drain(wait)
+        finally:
+            outbox.close()
+        return 0
+
+    def _wait_until_ready(self, wait: Callable[[float], set[int]]) -> None:
+        """Wait until every source is open; raise what stands against one for ever."""
+        while not all(listener.opened for listener in self._listeners.values()):
+            for listener in self._listeners.values():
+                if listener.fatal is not None:
+                    raise listener.fatal
+            self._tend()
+            self._notify.extend(START_EXTENSION_S)
+            young = time.monotonic() - self.counters.started_s < 1
+            if wait(0.01 if young else TICK_S) & END:
+                return
+        self.counters.ready = True
+        self._notify.ready()
+        _log.info("ready: %s", ", ".join(self._listeners))
+
+    def _watch(self, wait: Callable[[float], set[int]]) -> None:
+        if not self.counters.ready:
+            return
+        while not all(listener.ended for listener in self._listeners.values()):
+            self._tend()
+            caught = wait(TICK_S)
+            if caught & END:
+                return
+            if signal.SIGHUP in caught:
+                self._begin_reload()
+            if self._reload is not None and self._reload.done:
+                self._end_reload(self._reload)
+
+    def _tend(self) -> None:
+        """Look after every pipeline, and tell systemd."""
+        well = [listener.tend() for listener in self._listeners.values()]
+        self.counters.healthy = all(well)
+        now, watchdog_s = time.monotonic(), self._notify.watchdog_s
+        if all(well) and watchdog_s and now - self._fed_s >= min(watchdog_s / 4, 5.0):
+            self._notify.alive()
+            self._fed_s = now
+        status = self._words()
+        if status != self._status:
+            self._notify.status(status)
+            self._status = status
+
+    def _words(self) -> str:
+        states = (f"{name} {counters.state}" for name, counters in self.counters.pipelines.items())
+        faults = (f"sink {name} fails" for name, delivery in self._deliveries.items() if delivery.fault)
+        return ", ".join([*states, *faults])
+
+    def _begin_reload(self) -> None:
+        if self._reload is not None:
+            self._reload_again = True
+            return
+        self._notify.reloading()
+        running = {name: listener.latest for name, listener in self._listeners.items()}
+        self._reload = _Reload(self._load, running)
+
+    def _end_reload(self, reload: _Reload) -> None:
+        self._reload = None
+        if reload.error is not None or reload.config is None:
+            self.counters.refused_reloads += 1
+            _log.error("the new configuration is refused, the old one goes on: %s", reload.error)
+        else:
+            self._apply(reload.config, reload.prepared)
+            self.counters.reloads += 1
+            _log.info("reloaded: %s", ", ".join(self._listeners))
+        self._notify.ready()
+        if self._reload_again:
+            self._reload_again = False
+            self._begin_reload()
+
+    def _apply(self, config: Config, prepared: Mapping[str, Prepared]) -> None:
+        """Go over to a configuration, of whose pipelines `prepared` has a stream at its beginning or one that runs."""
+        used = {name for pipeline in config.pipelines.values() for name in pipeline.sinks}
+        sink_configs = {name: sink for name, sink in config.sinks.items() if name in used}
+        self._open_sinks(sink_configs)
+        for name in set(self._listeners) - set(prepared):
+            self._end(self._listeners.pop(name))
+        for name, fresh in prepared.items():
+            old = self._listeners.get(name)
+            if old is not None and _same_source(old.latest, fresh):
+                old.take_over(fresh)
+                continue
+            counters = self.counters.pipelines.get(name) or Counters(name)
+            if old is not None:
+                self._end(old)
+            self._listeners[name] = Listener(fresh, _open_source, self._put, counters)
+            self._listeners[name].start()
+        self._outbox.retain(sink_configs)
+        self.counters.pipelines = {name: listener.counters for name, listener in self._listeners.items()}
+
+    def _open_sinks(self, configs: Mapping[str, SinkConfig]) -> None:
+        for name in list(self._deliveries):
+            if configs.get(name) != self._sink_configs[name]:  # it is gone, or another one by that name
+                self._deliveries.pop(name).stop(DRAIN_S)
+        for name, config in configs.items():
+            if name not in self._deliveries:
+                self._deliveries[name] = Delivery(name, _sink_opener(config), self._outbox)
+                self._deliveries[name].start()
+        self._sink_configs = configs
+        self.counters.sinks = dict(self._deliveries)
+
+    def _put(self, config: PipelineConfig, event: Event) -> Message:
+        message = self._stamp(config.name, event)
+        self._outbox.put(message, config.sinks)
+        return message
+
+    def _end(self, listener: Listener) -> None:
+        listener.stop()
+        if not listener.join(SOURCES_END_S):
+            _log.warning("%s: its source does not end, and is left to itself", listener.counters.name)
+
+    def _drain(self, wait: Callable[[float], set[int]]) -> None:
+        """End all within two seconds: the sources first, then what is in the outbox, as far as the sinks take it."""
+        self._notify.stopping()
+        self.counters.ready = False
+        deadline = time.monotonic() + DRAIN_S
+        for listener in self._listeners.values():
+            listener.stop()
+        for listener in self._listeners.values():
+            listener.join(SOURCES_END_S)
+        threads = [
+            threading.Thread(target=delivery.stop, args=(deadline - time.monotonic(),), daemon=True)
+            for delivery in self._deliveries.values()
+        ]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
+            if wait(0.02) & END:
+                return
+
+
+class _Reload:
+    """Reads and prepares a new configuration in a thread, beside the old one that goes on."""
+
+    def __init__(self, load: Callable[[], Config], running: Mapping[str, Prepared]) -> None:
+        self.config: Config | None = None
+        self.prepared: dict[str, Prepared] = {}
+        self.error: Exception | None = None
+        self._load, self._running = load, running
+        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            config = self._load()
+            check_places(config)
+            for name, pipeline in config.pipelines.items():
+                self.prepared[name] = self._prepare(name, pipeline)
+            self.config = config
+        except Exception as error:
+            self.error = error
+
+    def _prepare(self, name: str, pipeline: PipelineConfig) -> Prepared:
+        running = self._running.get(name)
+        if running is not None and stream_key(pipeline) == running.key and _same_place(running.config, pipeline):
+            return Prepared(pipeline, running.artifact, running.stream, running.key)
+        return prepare(pipeline)
+
+
+def _same_place(one: PipelineConfig, other: PipelineConfig) -> bool:
+    return (one.source, one.fast) == (other.source, other.fast)
+
+
+def _same_source(one: Prepared, other: Prepared) -> bool:
+    return _same_place(one.config, other.config) and one.stream.rate_hz == other.stream.rate_hz
+
+
+def _open_source(config: PipelineConfig, rate_hz: int) -> Source:
+    return sources.open_source(config.source.uri, rate_hz, config.fast, config.source.options)
+
+
+def _sink_opener(config: SinkConfig) -> Callable[[], Sink]:
+    return lambda: sinks.open_sink(config.uri, config.options)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[float], set[int]]]:
+    """Catch the signals; give a function that waits for some seconds at most, and returns those that came.
+
+    The handlers do nothing: Python writes each signal's number to a socket, and the loop reads it there, between two
+    of its own steps.
+    """
+    reader, writer = socket.socketpair()
+    for end in (reader, writer):
+        end.setblocking(False)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    old = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+    def wait(seconds: float) -> set[int]:
+        if not select.select([reader], [], [], max(0.0, seconds))[0]:
+            return set()
+        return set(reader.recv(4096))
+
+    try:
+        yield wait
+    finally:
+        signal.set_wakeup_fd(old_fd)
+        for number, handler in old.items():
+            signal.signal(number, handler)
+        reader.close()
+        writer.close()

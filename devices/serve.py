@@ -1,0 +1,60 @@
+"""`edgernn serve`: the daemon, as its configuration says (`edgernn.devices.daemon.config`).
+
+edgernn serve edge.toml --check
+edgernn serve edge.toml --set pipeline.hall.source=mic:USB
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+import threading
+from collections.abc import Sequence
+
+from edgernn.devices.daemon.check import check
+from edgernn.devices.daemon.config import load
+from edgernn.devices.daemon.log import set_up_log
+from edgernn.devices.daemon.supervisor import Supervisor
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """Run the command; return the exit status."""
+    options = _parser(prog).parse_args(arguments)
+    read = functools.partial(load, options.config, None, options.set)
+    config = read()
+    set_up_log(config.log, config.level)
+    if options.check:
+        print(check(config))
+        return 0
+    status = Supervisor(read).run()
+    _leave_if_hung(status)
+    return status
+
+
+def _leave_if_hung(status: int) -> None:
+    """End the process though a thread still waits, inside a library, for a device or a server that never answers."""
+    hung = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if hung:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Run pipelines for months: each from a source through an artifact to sinks. SIGHUP reloads the "
+        "configuration, SIGTERM ends within two seconds.",
+        epilog="Every value also comes from the environment, as in EDGERNN_PIPELINE_HALL_SOURCE=mic:, and --set goes "
+        "over both.",
+    )
+    parser.add_argument("config", help="configuration, in TOML")
+    parser.add_argument("--check", action="store_true", help="check all that can be checked without starting, and end")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="another value, as in pipeline.hall.late_s=0.5"
+    )
+    return parser
