@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,6 @@ def check_sink(uri: str, options: Mapping[str, Any] | None = None) -> None:
         raise UsageError(f"there is no sink '{uri}'; the sinks are: {', '.join(SCHEMES)}")
     for name in options or ():
         raise UsageError(f"the sink {uri} has no option {name}")
-    folder = Path(uri.removeprefix("json").removeprefix(":")).parent
-    if not folder.is_dir():
-        raise UsageError(f"the file {uri.removeprefix('json:')} for events cannot be written: there is no {folder}")
+    path = uri.removeprefix("json:")
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"the file {path} for events cannot be written: {os.strerror(errno.ENOENT)}")
