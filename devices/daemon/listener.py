@@ -232,11 +232,13 @@ class Listener:
         if chunk.lost:
             counters.dropped["lost"] += chunk.lost
         lost = chunk.lost + self._skipped
-        self._late = begin - chunk.time_s > config.late_s * (CAUGHT_UP if self._late else 1)
+        was_late = self._late
+        self._late = begin - chunk.time_s > config.late_s * (CAUGHT_UP if was_late else 1)
         if self._late:
             counters.dropped["late"] += len(chunk.samples)
             self._skipped = lost + len(chunk.samples)
-            _log.warning("%s: sound of %.1f s ago is skipped", counters.name, begin - chunk.time_s)
+            if not was_late:
+                _log.warning("%s: %.1f s late: skips until it has caught up", counters.name, begin - chunk.time_s)
             return
         self._skipped = 0
         if self._push(self.prepared.stream, chunk, lost + self._gap(chunk)):
