@@ -10,7 +10,7 @@ from edgernn.frontend import FrontEnd, LogMel, PlainSamples
 from edgernn.spec import StreamSpec
 from edgernn.stream import Stream
 
-__all__ = ["front_end_of", "keyword_spec_of", "open_front_end", "open_stream", "row_seconds"]
+__all__ = ["front_end_of", "keyword_spec_of", "open_front_end", "open_stream", "row_seconds", "words_of"]
 
 
 def open_stream(
@@ -58,6 +58,12 @@ def keyword_spec_of(artifact: Artifact) -> KeywordSpec:
     if artifact.decoder is None:
         raise ArtifactError(f"{artifact.path} has no decoder: nothing says what its outputs mean")
     return KeywordSpec.from_dict(artifact.decoder)
+
+
+def words_of(artifact: Artifact) -> list[str]:
+    """Return the words that its events may have."""
+    ignored = keyword_spec_of(artifact).ignore
+    return [label for label in artifact.labels if label not in ignored]
 
 
 def row_seconds(spec: StreamSpec, input_hz: float) -> float:

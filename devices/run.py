@@ -19,7 +19,7 @@ import numpy as np
 from edgernn.artifact import Artifact
 from edgernn.decode.keyword import KeywordSpec
 from edgernn.devices import sinks, sources
-from edgernn.devices.pipeline import front_end_of, keyword_spec_of, open_stream
+from edgernn.devices.pipeline import front_end_of, keyword_spec_of, open_stream, words_of
 from edgernn.devices.runner import RUNTIMES
 from edgernn.devices.sources.microphone import list_microphones
 from edgernn.errors import AudioError, UsageError
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     rate_hz = front_end_of(artifact).rate_hz
     decoder = _with_thresholds(keyword_spec_of(artifact), options.threshold, artifact.labels)
     stream = open_stream(artifact, options.runtime, options.threads, decoder)
-    sink = sinks.open_sink(options.sink)
+    sink = sinks.open_sink(options.sink, words=words_of(artifact))
     source = sources.open_source(_source_uri(options), rate_hz, options.fast)
     print(f"{artifact.name} in {stream.runner.runtime}; Ctrl-C ends", file=sys.stderr)
     busy_s = pump(source, stream, sink, options.duration)

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from edgernn.devices import sinks, sources
 from edgernn.devices.daemon.check import check_places
@@ -20,8 +20,9 @@ from edgernn.devices.daemon.listener import Listener
 from edgernn.devices.daemon.notify import Notify
 from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
+from edgernn.devices.pipeline import words_of
 from edgernn.events import Event, Message, Stamp
-from edgernn.stream import Sink, Source
+from edgernn.stream import Source
 
 __all__ = ["Supervisor"]
 
@@ -142,7 +143,7 @@ class Supervisor:
         """Go over to a configuration, of whose pipelines `prepared` has a stream at its beginning or one that runs."""
         used = {name for pipeline in config.pipelines.values() for name in pipeline.sinks}
         sink_configs = {name: sink for name, sink in config.sinks.items() if name in used}
-        self._open_sinks(sink_configs)
+        self._open_sinks(sink_configs, prepared.values())
         for name in set(self._listeners) - set(prepared):
             self._end(self._listeners.pop(name))
         for name, fresh in prepared.items():
@@ -158,13 +159,15 @@ class Supervisor:
         self._outbox.retain(sink_configs)
         self.counters.pipelines = {name: listener.counters for name, listener in self._listeners.items()}
 
-    def _open_sinks(self, configs: Mapping[str, SinkConfig]) -> None:
+    def _open_sinks(self, configs: Mapping[str, SinkConfig], prepared: Collection[Prepared]) -> None:
         for name in list(self._deliveries):
             if configs.get(name) != self._sink_configs[name]:  # it is gone, or another one by that name
                 self._deliveries.pop(name).stop(DRAIN_S)
         for name, config in configs.items():
             if name not in self._deliveries:
-                self._deliveries[name] = Delivery(name, _sink_opener(config), self._outbox)
+                words = [word for one in prepared if name in one.config.sinks for word in words_of(one.artifact)]
+                opener = sinks.sink_opener(config.uri, config.options, list(dict.fromkeys(words)))
+                self._deliveries[name] = Delivery(name, opener, self._outbox)
                 self._deliveries[name].start()
         self._sink_configs = configs
         self.counters.sinks = dict(self._deliveries)
@@ -241,10 +244,6 @@ def _same_source(one: Prepared, other: Prepared) -> bool:
 
 def _open_source(config: PipelineConfig, rate_hz: int) -> Source:
     return sources.open_source(config.source.uri, rate_hz, config.fast, config.source.options)
-
-
-def _sink_opener(config: SinkConfig) -> Callable[[], Sink]:
-    return lambda: sinks.open_sink(config.uri, config.options)
 
 
 @contextlib.contextmanager

@@ -1,17 +1,16 @@
-"""Events as lines, each there at once for whoever reads along."""
+"""Events as lines on standard output, each there at once for whoever reads along."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TextIO
 
-from edgernn.errors import SinkError, UsageError
+from edgernn.errors import SinkError
 from edgernn.events import Message
 
-__all__ = ["JsonSink", "TextSink"]
+__all__ = ["JsonSink", "TextSink", "errors_named"]
 
 
 class TextSink:
@@ -22,37 +21,29 @@ class TextSink:
 
     def write(self, message: Message) -> None:
         """Print one event."""
-        with _errors_named("standard output"):
-            print(message, file=self._stream, flush=True)
+        with errors_named("standard output"):
+            encoding = getattr(self._stream, "encoding", None) or "utf-8"
+            line = str(message).encode(encoding, "backslashreplace").decode(encoding)
+            print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Leave the stream open: it belongs to the process."""
 
 
 class JsonSink:
-    """JSON lines, on standard output or at the end of a file."""
-
-    def __init__(self, path: str = "") -> None:
-        self._name = f"the file {path}" if path else "standard output"
-        try:
-            self._file = Path(path).open("a", encoding="utf-8") if path else None  # noqa: SIM115 (closed in close)
-        except OSError as error:
-            raise UsageError(f"the file {path} for events cannot be written: {error.strerror}") from error
+    """JSON lines on standard output."""
 
     def write(self, message: Message) -> None:
-        """Write one event; it is on its way to the disk when this returns."""
-        with _errors_named(self._name):
-            print(message.to_json(), file=self._file, flush=True)
+        """Print one event."""
+        with errors_named("standard output"):
+            print(message.to_json(), flush=True)
 
     def close(self) -> None:
-        """Close the file, if it is one."""
-        if self._file is not None:
-            with _errors_named(self._name):
-                self._file.close()
+        """Leave the stream open: it belongs to the process."""
 
 
 @contextlib.contextmanager
-def _errors_named(where: str) -> Iterator[None]:
+def errors_named(where: str) -> Iterator[None]:
     """Say where events could not go; a reader who has gone away (BrokenPipeError) is no such failure."""
     try:
         yield

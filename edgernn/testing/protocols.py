@@ -1,4 +1,4 @@
-"""Checks of the protocols in `edgernn.stream`: of runners, sources and sinks, whatever they compute."""
+"""Checks of the protocols in `edgernn.stream`: of runners and sources, whatever they compute."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import EdgeRNNError, ShapeError, StepError, UsageError
-from edgernn.events import Keyword, Stamp
 from edgernn.spec import StreamSpec
-from edgernn.stream import FrameBatch, Runner, Sink, Source
+from edgernn.stream import FrameBatch, Runner, Source
 
-__all__ = ["check_runner", "check_sink", "check_source"]
+__all__ = ["check_runner", "check_source"]
 
 
 def check_runner(open_runner: Callable[[], Runner], steps: int = 40, seed: int = 0) -> None:
@@ -189,12 +188,3 @@ def check_source(open_source: Callable[[], Source], limit: int = 50) -> None:
     source.close()
     source.close()
     assert not list(source), "a closed source goes on"
-
-
-def check_sink(open_sink: Callable[[], Sink]) -> None:
-    """Check a sink: it takes events, and closing twice is harmless."""
-    sink, stamp = open_sink(), Stamp()
-    sink.write(stamp("hall", Keyword("left", 0.9, 0.5, 1.0)))
-    sink.write(stamp("hall", Keyword("naïve", 1.0, 1.5, 2.0)))
-    sink.close()
-    sink.close()

@@ -1,0 +1,185 @@
+"""The MQTT sink against Mosquitto: TLS, passwords, refusals, the last will, discovery, and a broker that is killed."""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgernn.devices.daemon.delivery import Delivery
+from edgernn.devices.daemon.outbox import Outbox
+from edgernn.devices.secret import Secret
+from edgernn.devices.sinks import open_sink, sink_opener
+from edgernn.devices.sinks.home_assistant import discovery_payload, discovery_topic
+from edgernn.errors import RefusedError, SinkError
+from edgernn.events import Keyword, Message, Stamp
+from edgernn.testing import check_sink
+from tests.devices.mosquitto import Listener, Mosquitto, needs_mosquitto, until
+
+STAMP = Stamp()
+ANNA = {"user": "anna", "password": Secret("text", "secret of anna")}
+
+
+def message(word: str = "left") -> Message:
+    return STAMP("hall", Keyword(word, 0.9, 0.5, 1.0))
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    broker = Mosquitto(tmp_path_factory.mktemp("mosquitto"))
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+def listener(broker: Mosquitto) -> Iterator[Listener]:
+    listener = Listener(broker)
+    yield listener
+    listener.close()
+
+
+pytestmark = [pytest.mark.slow, needs_mosquitto]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_it_passes_the_checks(broker: Mosquitto, tls: bool, protocol: str) -> None:
+    topic = f"checks-{tls}-{protocol}"
+    listener = Listener(broker, f"{topic}/event")
+    uri = broker.uri(topic, tls) + f"?protocol={protocol}&timeout=2"
+
+    def received() -> list[Message]:
+        time.sleep(0.05)  # the broker has it; then it goes on to the listener
+        until(lambda: listener.client.is_connected())
+        return [Message.from_json(line) for line in listener.payloads(f"{topic}/event")]
+
+    def start() -> None:
+        broker.start()
+        before = listener.subscribed
+        until(lambda: listener.subscribed > before)
+
+    table = ANNA | ({"ca": str(broker.certificates.ca)} if tls else {})
+    check_sink(lambda: open_sink(uri, table), received, broker.kill, start)
+    listener.close()
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")  # Paho leaves it to the garbage collector
+@pytest.mark.parametrize(
+    ("tls", "table", "says"),
+    [
+        (False, {"user": "anna", "password": "wrong"}, "refuses the connection: Not authorized"),
+        (False, {}, "refuses the connection: Not authorized"),
+        (True, {}, "cannot be reached: its certificate is not trusted: "),
+        (True, {"ca": "other"}, "cannot be reached: its certificate is not trusted: "),
+    ],
+)
+def test_a_connection_that_is_refused(broker: Mosquitto, tls: bool, table: dict[str, Any], says: str) -> None:
+    table = table | ({"ca": str(broker.certificates.other_ca)} if "ca" in table else {})
+    with pytest.raises(SinkError, match=rf"the broker 127.0.0.1:\d+ {says}") as caught:
+        open_sink(broker.uri("hall", tls), table)
+    assert "wrong" not in str(caught.value)
+    del caught
+    gc.collect()
+
+
+def test_a_broker_that_is_not_there() -> None:
+    with pytest.raises(SinkError, match=r"the broker 127.0.0.1:1 cannot be reached: Connection refused"):
+        open_sink("mqtt://anna:secret@127.0.0.1:1/hall")
+
+
+def test_an_event_that_may_not_be_published_is_refused(broker: Mosquitto) -> None:
+    sink = open_sink(broker.uri("hall").replace("//", "//reader:secret%20of%20reader@"))
+    with pytest.raises(RefusedError, match="refuses the event: Not authorized"):
+        sink.write(message())
+    sink.close()
+
+
+def test_its_availability_is_true(broker: Mosquitto, listener: Listener) -> None:
+    status = listener.payloads
+    sink = open_sink(broker.uri("yard"), ANNA)
+    until(lambda: status("yard/status") == ["online"])
+    sink.close()
+    until(lambda: status("yard/status") == ["online", "offline"])
+    code = f"""import os, signal
+from edgernn.devices.sinks import open_sink
+from edgernn.events import Keyword, Stamp
+sink = open_sink({broker.uri("yard")!r}, {{"user": "anna", "password": "secret of anna"}})
+sink.write(Stamp()("yard", Keyword("left", 0.9, 0.5, 1.0)))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    until(lambda: status("yard/status") == ["online", "offline", "online", "offline"])  # the last is its will
+
+
+def test_it_is_there_again_after_the_broker_was_away_while_nothing_happened(
+    broker: Mosquitto, listener: Listener
+) -> None:
+    sink = open_sink(broker.uri("attic"), ANNA)
+    broker.kill()
+    broker.start()
+    until(lambda: "online" in listener.payloads("attic/status")[-1:])
+    until(lambda: sink._lost == "")  # type: ignore[attr-defined]
+    sink.write(message())
+    sink.close()
+
+
+def test_home_assistant_is_told_of_the_words(broker: Mosquitto, listener: Listener) -> None:
+    sink = open_sink(broker.uri("edge/hall") + "?name=Hall", ANNA, ["left", "right"])
+    topic = "homeassistant/device/edge_hall/config"
+    until(lambda: listener.payloads(topic))
+    (line,) = listener.payloads(topic)
+    assert json.loads(line) == discovery_payload("edge/hall", "Hall", ["left", "right"])
+    sink.write(message("naïve"))  # a word that nobody had told of
+    until(lambda: len(listener.payloads(topic)) == 2)
+    assert json.loads(listener.payloads(topic)[1])["components"]["word"]["event_types"] == ["left", "right", "naïve"]
+    sink.close()
+    late = Listener(broker, "homeassistant/#")
+    until(lambda: late.heard)  # it is retained
+    late.close()
+    quiet = open_sink(broker.uri("quiet") + "?discovery=", ANNA)
+    quiet.write(message())
+    quiet.close()
+    until(lambda: listener.payloads("quiet/event"))
+    assert not listener.payloads(discovery_topic("homeassistant", "quiet"))
+
+
+@pytest.mark.parametrize("kills", [50])
+def test_nothing_is_lost_while_the_broker_is_killed_again_and_again(
+    broker: Mosquitto, tmp_path: Path, kills: int
+) -> None:
+    listener, chance = Listener(broker, "storm/event"), random.Random(kills)
+    sent = [message() for _ in range(2000)]
+    recoveries = []
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        delivery = Delivery("storm", sink_opener(broker.uri("storm"), ANNA), outbox)
+        delivery.start()
+        for number in range(kills):
+            share = sent[number * len(sent) // kills : (number + 1) * len(sent) // kills]
+            broken = chance.randrange(len(share))
+            for place, one in enumerate(share):
+                outbox.put(one, ["storm"])
+                if place == broken:
+                    broker.kill()
+            broker.start()
+            begin = time.monotonic()
+            until(lambda: outbox.depth("storm") == 0)
+            recoveries.append(time.monotonic() - begin)
+        assert delivery.stop() == 0
+        assert not outbox.dropped
+    until(lambda: listener.client.is_connected())
+    until(lambda: sent[-1].to_json() in listener.payloads("storm/event"))
+    heard = [Message.from_json(line) for line in listener.payloads("storm/event")]
+    assert list(dict.fromkeys(heard)) == sent  # none lost, in order; repeats have the ids that were there
+    print(f"{len(heard) - len(sent)} repeats, longest recovery {max(recoveries):.2f} s")
+    assert max(recoveries) < 5
+    listener.close()
