@@ -200,7 +200,7 @@ def test_broken_recording_is_one_clear_line(artifact: Path, recording: Path, tmp
         (["--source", "-", "--rate", "0"], "above zero, not '0'"),
         (["a.wav", "--source", "mic:"], "two sources are named"),
         (["a.wav", "--rate", "8000"], "--rate is for raw PCM"),
-        (["--sink", "mqtt://hall"], "no sink 'mqtt://hall'"),
+        (["--sink", "pigeon://hall"], "no sink 'pigeon://hall'"),
         (["--threshold", "loud"], "not 'loud'"),
         (["--threshold", "cat=0.5"], "a threshold is set for cat, and the labels are: sound, silence"),
         (["--threshold", "7"], "--threshold must be above 0 and at most 1, not '7'"),
