@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 
 __all__ = ["Repeats", "set_up_log"]
 
-BURST, WINDOW_S, MOST_KEYS = 3, 60.0, 256
+BURST, WINDOW_S, MOST_KEYS = 5, 60.0, 256
 
 
 def set_up_log(form: str, level: str) -> None:

@@ -49,7 +49,7 @@ class Supervisor:
         self._reload: _Reload | None = None
         self._reload_again = False
         self._status = ""
-        self._fed_s = -float("inf")
+        self._fed_s = self._extended_s = -float("inf")
 
     def run(self) -> int:
         """Run until a signal, or until every source has ended; return the exit status."""
@@ -78,13 +78,19 @@ class Supervisor:
                 if listener.fatal is not None:
                     raise listener.fatal
             self._tend()
-            self._notify.extend(START_EXTENSION_S)
+            self._extend()
             young = time.monotonic() - self.counters.started_s < 1
             if wait(0.01 if young else TICK_S) & END:
                 return
         self.counters.ready = True
         self._notify.ready()
         _log.info("ready: %s", ", ".join(self._listeners))
+
+    def _extend(self) -> None:
+        """Have systemd wait longer, now and then: it is not the daemon's fault that a device is not there."""
+        if time.monotonic() - self._extended_s > START_EXTENSION_S / 3:
+            self._extended_s = time.monotonic()
+            self._notify.extend(START_EXTENSION_S)
 
     def _watch(self, wait: Callable[[float], set[int]]) -> None:
         if not self.counters.ready:

@@ -1,0 +1,282 @@
+"""The daemon as systemd runs it: a process of its own, told by signals, watched through a socket, killed with -9."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgernn.artifact import Artifact, write_artifact
+from edgernn.cli import main
+from edgernn.devices.daemon.config import load
+from edgernn.devices.daemon.prepare import prepare
+from edgernn.events import Event, Message
+
+EDGERNN = [sys.executable, "-W", "error", "-c", "import sys; from edgernn.cli import main; sys.exit(main())"]
+RATE, SIZE = 16000, 320
+
+
+def pcm(seconds: int) -> bytes:
+    """Return sound that is loud in the second half of each second."""
+    noise = np.random.default_rng(0).normal(0, 3000, seconds * RATE)
+    noise[np.arange(len(noise)) % RATE < RATE // 2] = 0
+    return noise.astype("<i2").tobytes()
+
+
+class Daemon:
+    """A running `edgernn serve`, fed with PCM, and what it tells systemd."""
+
+    def __init__(self, folder: Path, *words: str, **environment: str) -> None:
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        address = folder / "notify"
+        address.unlink(missing_ok=True)
+        self._notify.bind(str(address))
+        self.heard: list[str] = []
+        self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        log = (folder / "log").open("ab")
+        self.begin = time.monotonic()
+        self.process = subprocess.Popen(
+            [*EDGERNN, "serve", str(folder / "edge.toml"), *words],
+            env={**os.environ, "NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "400000", **environment},
+            stdin=subprocess.PIPE,
+            stderr=log,
+        )
+        log.close()
+
+    def wait_for(self, word: str, within_s: float = 10) -> str:
+        """Wait until systemd is told something that begins like that."""
+        until = time.monotonic() + within_s
+        while True:
+            told = self._told.get(timeout=max(0.001, until - time.monotonic()))
+            self.heard.append(told)
+            if told.startswith(word):
+                return told
+
+    def is_silent(self, seconds: float) -> bool:
+        """Tell whether systemd is told nothing for some time."""
+        while not self._told.empty():
+            self._told.get()
+        time.sleep(seconds)
+        return self._told.empty()
+
+    def _listen(self) -> None:
+        while told := self._notify.recv(4096).decode():
+            self._told.put(told)
+
+    def say(self, data: bytes, times_real: float = 4.0, at: Callable[[int], object] = lambda chunk: None) -> None:
+        """Say sound, so many times as fast as it was recorded; `at` is called before each chunk."""
+        assert self.process.stdin is not None
+        begin = time.monotonic()
+        for number in range(len(data) // (2 * SIZE)):
+            at(number)
+            time.sleep(max(0.0, begin + number * SIZE / RATE / times_real - time.monotonic()))
+            self.process.stdin.write(data[2 * SIZE * number :][: 2 * SIZE])
+            self.process.stdin.flush()
+
+    def end(self, number: int = signal.SIGTERM) -> float:
+        """Send a signal, and return how many seconds the end took."""
+        begin = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(10)
+        return time.monotonic() - begin
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self._notify.shutdown(socket.SHUT_RDWR)  # which ends the thread
+        self._notify.close()
+
+
+Start = Callable[..., Daemon]
+
+
+@pytest.fixture
+def start(tmp_path: Path, energy_artifact: Artifact) -> Iterator[Start]:
+    """Return a function that starts the daemon on standard input, events going to events.jsonl."""
+    write_config(tmp_path)
+    daemons: list[Daemon] = []
+
+    def start_one(*words: str, **environment: str) -> Daemon:
+        daemons.append(Daemon(tmp_path, *words, **environment))
+        return daemons[-1]
+
+    yield start_one
+    for daemon in daemons:
+        daemon.close()
+
+
+def write_config(folder: Path, more: str = "", artifact: str = "energy") -> None:
+    (folder / "edge.toml").write_text(
+        f'state = "{folder / "state"}"\n'
+        f'[pipeline.hall]\nartifact = "{artifact}"\nsource = "stdin:"\nsinks = "json:{folder / "events.jsonl"}"\n'
+        f"{more}\n"
+    )
+
+
+def events(folder: Path) -> list[Message]:
+    return [Message.from_json(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def undisturbed(folder: Path, data: bytes) -> list[Event]:
+    stream = prepare(load(folder / "edge.toml", {}).pipelines["hall"]).stream
+    return stream.push(np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768))
+
+
+def rename(artifact: Artifact, name: str) -> None:
+    """Put another artifact in the place of one: the same model by another name."""
+    manifest: dict[str, Any] = json.loads((artifact.path / "manifest.json").read_text())
+    files = {file: (artifact.path / file).read_bytes() for file in manifest.pop("files")}
+    write_artifact(artifact.path, {**manifest, "name": name}, files)
+
+
+def test_life_of_a_daemon(start: Start, tmp_path: Path) -> None:
+    daemon, sound = start(), pcm(2)
+    daemon.wait_for("READY=1")
+    assert time.monotonic() - daemon.begin < 5  # 1 s on a machine that does nothing else
+    daemon.say(sound)
+    daemon.wait_for("STATUS=hall running")
+    daemon.wait_for("WATCHDOG=1")
+    assert daemon.end() < 2
+    daemon.wait_for("STOPPING=1")
+    assert daemon.process.returncode == 0
+    assert [message.event for message in events(tmp_path)] == undisturbed(tmp_path, sound)
+
+
+def test_sources_that_have_all_ended_end_the_daemon(start: Start, tmp_path: Path) -> None:
+    daemon, sound = start(), pcm(2)
+    assert daemon.process.stdin is not None
+    daemon.process.stdin.write(sound)
+    daemon.process.stdin.close()
+    assert daemon.process.wait(10) == 0
+    assert [message.event for message in events(tmp_path)] == undisturbed(tmp_path, sound)
+
+
+@pytest.mark.slow
+def test_reload_loses_and_repeats_nothing(start: Start, tmp_path: Path, energy_artifact: Artifact) -> None:
+    """New artifacts, new sinks and mistakes under a stream, compared event by event with an undisturbed one."""
+    daemon, sound = start(), pcm(24)
+    daemon.wait_for("READY=1")
+
+    def disturb(chunk: int) -> None:
+        if chunk % 90 != 60:
+            return
+        number = chunk // 90
+        if number % 3 == 0:
+            rename(energy_artifact, f"energy {number}")
+        elif number % 3 == 1:
+            write_config(tmp_path, f"late_s = {number}\nreplay_s = 2.5")
+        else:
+            write_config(tmp_path, "lat_s = 1" if number % 2 else "artifact = 7")
+        daemon.process.send_signal(signal.SIGHUP)
+
+    daemon.say(sound, at=disturb)
+    for _ in range(13):
+        daemon.wait_for("RELOADING=1\nMONOTONIC_USEC=")
+        daemon.wait_for("READY=1")
+    assert daemon.end() < 2
+    log = (tmp_path / "log").read_text()
+    assert log.count("hall: energy") == 4  # the last one came with a mistake in the configuration
+    assert "lat_s is not known; did you mean late_s?" in log
+    expected = [(event.word, event.start_s, event.end_s) for event in undisturbed_of(tmp_path, sound)]
+    assert [(m.event.word, m.event.start_s, m.event.end_s) for m in events(tmp_path)] == expected
+
+
+def undisturbed_of(folder: Path, sound: bytes) -> list[Event]:
+    write_config(folder)
+    return undisturbed(folder, sound)
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_by_kill_9(start: Start, tmp_path: Path) -> None:
+    sound, path = pcm(12), tmp_path / "events.jsonl"
+    path.mkdir()  # so that the sink is down
+    for _ in range(3):
+        daemon = start()
+        daemon.wait_for("READY=1")
+        daemon.say(sound, 20.0)
+        time.sleep(0.3)
+        daemon.process.kill()
+        daemon.process.wait()
+    path.rmdir()
+    daemon = start()
+    daemon.wait_for("READY=1")
+    time.sleep(1)
+    assert daemon.end() < 2
+    found = events(tmp_path)
+    assert len({message.id for message in found}) == len(found)
+    assert [message.event for message in found] == 3 * undisturbed(tmp_path, sound)
+
+
+@pytest.mark.slow
+def test_a_hung_daemon_is_not_fed(start: Start, tmp_path: Path) -> None:
+    daemon = start("--set", "pipeline.hall.stall_s=0.2")
+    daemon.wait_for("READY=1")
+    daemon.say(pcm(1))
+    daemon.wait_for("WATCHDOG=1")
+    daemon.process.send_signal(signal.SIGSTOP)
+    time.sleep(0.2)
+    assert daemon.is_silent(0.5)
+    daemon.process.send_signal(signal.SIGCONT)
+    daemon.wait_for("WATCHDOG=1")
+
+
+@pytest.mark.slow
+def test_start_waits_for_a_source(start: Start, tmp_path: Path) -> None:
+    daemon = start("--set", f"pipeline.hall.source={tmp_path / 'late.wav'}")
+    daemon.wait_for("STATUS=hall reopening")
+    time.sleep(0.5)
+    with wave.open(str(tmp_path / "late.wav"), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes(pcm(8))
+    daemon.wait_for("READY=1")
+    daemon.wait_for("STATUS=hall running")
+    assert "EXTEND_TIMEOUT_USEC=30000000" in daemon.heard
+    assert daemon.end(signal.SIGINT) < 2
+
+
+def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
+    write_config(tmp_path)
+    assert main(["serve", str(tmp_path / "edge.toml"), "--check"]) == 0
+    assert "hall      stdin:  energy" in capsys.readouterr().out
+    write_config(tmp_path, '[pipeline.b]\nartifact="energy"\nsource="nowhere.wav"\nsinks="mtqt:x"\n', "nothing")
+    assert main(["serve", str(tmp_path / "edge.toml"), "--check"]) == 2
+    shown = capsys.readouterr().err
+    assert "pipeline hall" in shown
+    assert "nothing is not an artifact" in shown
+    assert "the recording nowhere.wav is not there" in shown
+    assert "there is no sink 'mtqt:x'" in shown
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("pipeline.hall.source=mc:", "there is no source 'mc:'"),
+        ("pipeline.hall.sinks=jsn:", "there is no sink 'jsn:'"),
+        ("pipeline.hall.artifact=none", "none is not an artifact"),
+        ("pipeline.hall.threshold={ hello = 0.5 }", "a threshold is set for hello, and the labels are: sound, silence"),
+    ],
+)
+def test_mistakes_end_the_start(
+    setting: str, words: str, tmp_path: Path, energy_artifact: Artifact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(tmp_path)
+    assert main(["serve", str(tmp_path / "edge.toml"), "--set", setting]) in (1, 2)
+    assert words in capsys.readouterr().err
