@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": ("edgernn.devices.verify", "prove an artifact again on this machine", ""),
     "run": ("edgernn.devices.run", "run an artifact on a recording or live sound", ""),
     "serve": ("edgernn.devices.serve", "run pipelines for months, as a configuration says", "serve"),
+    "install-service": ("edgernn.devices.install_service", "have systemd run such a configuration", "serve"),
     "evaluate": ("edgernn.devices.evaluate", "measure the accuracy of an artifact on labelled recordings", ""),
     "profile": ("edgernn.devices.profile", "measure latency and memory of an artifact on this machine", ""),
 }
@@ -103,7 +104,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
 
 
 def _help() -> str:
-    lines = "\n".join(f"  {name:<9} {about}" for name, (_, about, _) in COMMANDS.items())
+    lines = "\n".join(f"  {name:<15} {about}" for name, (_, about, _) in COMMANDS.items())
     return (
         "usage: edgernn COMMAND [OPTIONS]\n\n"
         "Recurrent networks for small machines: train, convert to a streaming artifact, prove, run, measure.\n\n"
