@@ -96,7 +96,8 @@ def connect(
 
     def connected(client: Client, _: Any, __: Any, reason: Any, ___: Any) -> None:
         if reason.is_failure:
-            refusal.append(str(reason))
+            hint = ": an older broker takes protocol=3.1.1" if "protocol" in str(reason).lower() else ""
+            refusal.append(f"{reason}{hint}")
         else:
             on_connect(client)
         answered.set()

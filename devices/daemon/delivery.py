@@ -16,6 +16,8 @@ from edgernn.text import one_line
 
 __all__ = ["Delivery"]
 
+FAULTS_S = 600.0  # between two lines about a sink that is down
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,7 +43,7 @@ class Delivery:
         self._rung = threading.Event()  # something was put, or the end has come
         self._stopping = threading.Event()
         self._deadline = float("inf")
-        self._faults, self._refusals = Seldom(_log), Seldom(_log)
+        self._faults, self._refusals = Seldom(_log, FAULTS_S), Seldom(_log)
         self._told_s: float | None = None  # when a fault was logged that is not over
         self._thread = threading.Thread(target=self._run, name=f"sink {name}", daemon=True)
 

@@ -29,18 +29,23 @@ class UnixServer:
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 connections.append(self.connection)
-                for line in self.rfile:
-                    message = Message.from_json(line.decode())
-                    answer = server.answers.pop(0) if server.answers else f"{message.id}\n"
-                    if answer.startswith(message.id):
-                        server.messages.append(message)
-                    self.wfile.write(answer.encode())
+                with contextlib.suppress(ConnectionError):  # who sends may be killed
+                    for line in self.rfile:
+                        self.wfile.write(server.take(line).encode())
 
         connections = self._connections = list[socket.socket]()
         self._server = socketserver.ThreadingUnixStreamServer(str(self.path), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
+
+    def take(self, line: bytes) -> str:
+        """Keep an event, and return the answer."""
+        message = Message.from_json(line.decode())
+        answer = self.answers.pop(0) if self.answers else f"{message.id}\n"
+        if answer.startswith(message.id):
+            self.messages.append(message)
+        return answer
 
     def stop(self) -> None:
         """Cut every connection, and take the socket away."""

@@ -21,6 +21,7 @@ from edgernn.devices.daemon.seldom import Seldom
 from edgernn.errors import RefusedError, SinkError, UsageError
 from edgernn.events import Keyword, Message, Stamp
 from edgernn.testing import ListSink
+from tests.devices.quick_folder import quick_folder
 
 STAMP = Stamp()
 
@@ -118,11 +119,9 @@ MOODS = st.lists(st.sampled_from(["well", "lost", "late", "refuse", "bug", "no o
 
 @given(MOODS)
 @settings(max_examples=20, deadline=None)
-def test_whatever_the_sink_does_order_is_kept_and_nothing_is_lost(
-    tmp_path_factory: pytest.TempPathFactory, moods: list[str]
-) -> None:
+def test_whatever_the_sink_does_order_is_kept_and_nothing_is_lost(moods: list[str]) -> None:
     target = Target(*moods)
-    with delivering(tmp_path_factory.mktemp("delivery"), target, backoff=Quick()) as (outbox, delivery):
+    with quick_folder() as folder, delivering(folder, target, backoff=Quick()) as (outbox, delivery):
         sent = put(outbox, 5)
         delivery.start()
         until(lambda: outbox.depth("door") == 0)

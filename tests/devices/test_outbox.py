@@ -21,9 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgernn.devices.daemon import outbox as outbox_module
+from edgernn.devices.daemon import queue_file
 from edgernn.devices.daemon.outbox import Outbox
 from edgernn.errors import FailureError
 from edgernn.events import Keyword, Message, Stamp
+from tests.devices.quick_folder import quick_folder
 
 STAMP = Stamp()
 
@@ -57,17 +59,22 @@ def put_all(outbox: Outbox, sent: list[Message]) -> None:
 
 @given(st.lists(st.sampled_from(["put a", "put b", "put both", "take", "done", "give back", "reopen"]), max_size=40))
 @settings(max_examples=25, deadline=None)
-def test_it_is_a_list_for_each_sink_that_outlives_the_process(
-    tmp_path_factory: pytest.TempPathFactory, actions: list[str]
-) -> None:
-    path = tmp_path_factory.mktemp("outbox") / "outbox.sqlite"
-    outbox, lists = Outbox(path), {"a": list[Message](), "b": list[Message]()}
-    held: list[Message] = []
+def test_it_is_a_list_for_each_sink_that_outlives_the_process(actions: list[str]) -> None:
+    with quick_folder() as folder:
+        lists = {"a": list[Message](), "b": list[Message]()}
+        outbox = act(folder / "outbox.sqlite", lists, actions)
+        assert {sink: taken(outbox, sink) for sink in lists} == lists
+        assert not outbox.dropped
+        outbox.close()
+
+
+def act(path: Path, lists: dict[str, list[Message]], actions: list[str]) -> Outbox:
+    """Do to an outbox, and to lists, the same."""
+    outbox, held = Outbox(path), list[Message]()
     for action in actions:
         if action.startswith("put"):
             sinks = ["a", "b"] if action == "put both" else [action[-1]]
-            new = message("naïve\n")
-            outbox.put(new, sinks)
+            outbox.put(new := message("naïve\n"), sinks)
             for sink in sinks:
                 lists[sink].append(new)
         elif action == "take":
@@ -82,9 +89,7 @@ def test_it_is_a_list_for_each_sink_that_outlives_the_process(
             lists["a"] = [one for one in lists["a"] if one.id not in ids]
             held = []
         assert {sink: outbox.depth(sink) for sink in lists} == {sink: len(lists[sink]) for sink in lists}
-    assert {sink: taken(outbox, sink) for sink in lists} == lists
-    assert not outbox.dropped
-    outbox.close()
+    return outbox
 
 
 @pytest.mark.parametrize("bound", [{"most_events": 10}, {"most_bytes": 10 * len(message().to_json()) + 60}])
@@ -237,20 +242,19 @@ def test_a_file_that_is_no_database_is_set_aside(path: Path, caplog: pytest.LogC
 
 @given(st.integers(1, 30_000), st.binary(min_size=1, max_size=4000))
 @settings(max_examples=15, deadline=None)
-def test_a_damaged_file_never_stops_it(tmp_path_factory: pytest.TempPathFactory, place: int, noise: bytes) -> None:
-    path = tmp_path_factory.mktemp("outbox") / "outbox.sqlite"
+def test_a_damaged_file_never_stops_it(place: int, noise: bytes) -> None:
     sent = messages(60, "left" * 40)
-    with Outbox(path) as outbox:
-        for one in sent:
-            outbox.put(one, ["a"])
-    with path.open("r+b") as file:
-        file.seek(place)
-        file.write(noise)
-    with Outbox(path) as outbox:
-        found = taken(outbox, "a")
-        new = message()
-        outbox.put(new, ["a"])
-        assert taken(outbox, "a") == [new]
+    with quick_folder() as folder:
+        path = folder / "outbox.sqlite"
+        with Outbox(path) as outbox:
+            put_all(outbox, sent)
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(noise)
+        with Outbox(path) as outbox:
+            found = taken(outbox, "a")
+            outbox.put(new := message(), ["a"])
+            assert taken(outbox, "a") == [new]
     numbers = [int(one.id.rpartition("-")[2]) for one in found if one in sent]
     assert numbers == sorted(numbers)
 
@@ -280,7 +284,8 @@ def test_an_event_of_another_version_is_passed_over(path: Path) -> None:
         assert (outbox.dropped, outbox.depth("a")) == ({"unreadable": 1}, 1)
 
 
-def test_two_daemons_with_one_queue_are_refused(path: Path, tmp_path: Path) -> None:
+def test_two_daemons_with_one_queue_are_refused(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_file, "LOCK_WAIT_S", 0.05)
     with Outbox(path), pytest.raises(FailureError, match="in use: does another daemon run"):
         Outbox(path)
     for nowhere in (tmp_path, tmp_path / "no" / "outbox.sqlite"):

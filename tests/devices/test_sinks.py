@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,6 +283,21 @@ def test_file_that_cannot_be_written(tmp_path: Path) -> None:
         open_sink("command:nothing-like-this")
     with pytest.raises(SinkError, match=r"cannot be sent to the socket .*: No such file"):
         open_sink(f"unix:{tmp_path / 'nowhere'}")
+
+
+def test_a_broker_that_only_knows_an_older_protocol() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def refuse() -> None:
+            with listening.accept()[0] as connection:
+                connection.sendall(b"\x20\x02\x00\x01")
+                connection.recv(4096)
+
+        answer = threading.Thread(target=refuse)
+        answer.start()
+        with pytest.raises(SinkError, match=r"Unsupported protocol version: an older broker takes protocol=3\.1\.1"):
+            open_sink(f"mqtt://127.0.0.1:{listening.getsockname()[1]}/hall")
+        answer.join()
 
 
 def test_every_scheme_is_in_the_catalogue() -> None:
