@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from edgernn.devices.daemon.queue_file import QueueFile, Row
+from edgernn.devices.daemon.seldom import Seldom
 from edgernn.errors import FailureError
 from edgernn.events import Message
 
@@ -39,7 +40,7 @@ class Outbox:
         self._lock = threading.RLock()
         self._bells: dict[str, Callable[[], object]] = {}
         self._file: QueueFile | None = None
-        self._fault = ""  # why the disk takes nothing
+        self._faults, self._told = Seldom(_log), False
         self._closed = False
         self._number = 0
         self._depths: Counter[str] = Counter()
@@ -183,9 +184,10 @@ class Outbox:
         except (sqlite3.Error, OSError, FailureError) as error:
             self._failed(error)
             return
-        if self._fault:
-            _log.warning("the queue %s can be written again: %d events go there", self.path, len(self._memory))
-        self._memory, self._gone, self._fault = {}, set(), ""
+        if self._told:
+            _log.info("the queue %s can be written again: %d events go there", self.path, len(self._memory))
+            self._told = False
+        self._memory, self._gone = {}, set()
 
     def _open(self) -> None:
         """Open the file, count what it holds, and let what is in memory come after that."""
@@ -204,9 +206,7 @@ class Outbox:
     def _failed(self, error: Exception) -> None:
         """Note why the disk took nothing; what is then too much for the memory goes, the oldest first."""
         fault = "disk full" if "full" in str(error) else "disk error"
-        if fault != self._fault:
-            _log.warning("the queue %s cannot be written, events wait in memory: %s", self.path, error)
-        self._fault = fault
+        self._told |= self._faults.warning("the queue %s takes nothing, events wait in memory: %s", self.path, error)
         if self._file is not None and type(error) is sqlite3.DatabaseError:
             self._file.close()  # damaged: opening it again sets it aside
             self._file = None
