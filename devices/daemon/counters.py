@@ -20,7 +20,7 @@ from edgernn.events import Message
 __all__ = ["Counters", "DaemonCounters", "Histogram"]
 
 BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-SCORES = 1500  # half a minute of chunks
+SCORES = 300  # half a minute
 RECENT = 100
 
 
@@ -86,9 +86,9 @@ class Counters:
         self.words: Counter[str] = Counter()
         """Events by word."""
         self.level = 0.0
-        """Root mean square of the latest chunk, full scale is 1."""
+        """Root mean square of a chunk of the latest tenth of a second, full scale is 1."""
         self.scores: deque[tuple[float, float, NDArray[np.float32]]] = deque(maxlen=SCORES)
-        """For each of the latest chunks: monotonic time, level, and averaged scores `(labels,)`."""
+        """Ten times a second: monotonic time, level, and averaged scores `(labels,)`."""
         self.recent: deque[Message] = deque(maxlen=RECENT)
         """The latest events."""
         self.progress_s = time.monotonic()

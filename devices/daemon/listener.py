@@ -29,6 +29,7 @@ from edgernn.text import one_line
 __all__ = ["Listener"]
 
 MOST_HUNG = 4  # threads that wait for a source that will never answer
+LOOK_S = 0.1  # how often level and scores are noted: it costs as much as a step
 STEADY_S = 5.0  # how long a source must deliver before its next failure counts as a first one
 CAUGHT_UP = 0.1  # of `late_s`: how late a chunk may be after others were skipped
 
@@ -65,7 +66,7 @@ class Listener:
         self._recent_samples = 0
         self._late = False  # whether the latest chunk was
         self._skipped = 0  # samples since the last chunk that was heard, late or malformed
-        self._opened_s = 0.0
+        self._opened_s = self._look_s = 0.0
         self._heard_until_s: float | None = None
         self._reopened = False
         self._adopt(prepared)
@@ -323,12 +324,18 @@ class Listener:
         counters.samples += count
         counters.frames, counters.steps = frames + stream.frames, steps + stream.steps
         counters.resets = resets + stream.resets
-        counters.level = float(np.sqrt(np.dot(chunk.samples, chunk.samples) / count)) if count else 0.0
         now = time.monotonic()
         counters.busy_s += now - begin
         counters.compute.observe(now - begin)
         counters.latency.observe(max(0.0, now - chunk.time_s))
         counters.deadline_misses += 0 < count / stream.rate_hz < now - begin
-        averages = getattr(stream.decoder, "averages", None)
+        if now >= self._look_s and count:
+            self._look_s = now + LOOK_S
+            self._look(chunk)
+
+    def _look(self, chunk: Chunk) -> None:
+        """Note level and scores, for whoever looks on."""
+        counters, averages = self.counters, getattr(self.prepared.stream.decoder, "averages", None)
+        counters.level = float(np.sqrt(np.mean(np.square(chunk.samples))))
         if averages is not None:
             counters.scores.append((chunk.time_s, counters.level, averages))
