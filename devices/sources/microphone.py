@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,40 @@ QUEUE_S = 5.0  # how far the reader may fall behind before sound is dropped
 SILENT_S = 5.0  # without a callback for so long, the device is gone
 
 
+class _PortAudio:
+    """PortAudio looks for devices when it begins, and never again; so, after a microphone failed, it begins anew.
+
+    That would end the streams of other microphones: as long as one is open, another that was unplugged is found only
+    if it comes back under its old number.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._stale = False
+
+    def enter(self, sounddevice: Any) -> None:
+        """Count one that is about to be opened, and look for devices anew if that makes sense."""
+        with self._lock:
+            if self._stale and not self._open:
+                sounddevice._terminate()
+                sounddevice._initialize()
+                self._stale = False
+            self._open += 1
+
+    def leave(self) -> None:
+        """Count one that is closed."""
+        with self._lock:
+            self._open -= 1
+
+    def failed(self) -> None:
+        """Note that the devices there are may be others now."""
+        self._stale = True
+
+
+_portaudio = _PortAudio()
+
+
 class MicrophoneSource:
     """Mono sound as it is recorded.
 
@@ -33,15 +68,21 @@ class MicrophoneSource:
         self.rate_hz = rate_hz
         self._sounddevice: Any = _sounddevice()
         self._device = _as_portaudio(device)
-        self._device_hz = self._find_rate()
-        self._resampler = Resampler(self._device_hz, rate_hz)
         # A SimpleQueue, since its put never waits for a lock that the reader holds.
         self._queue: queue.SimpleQueue[tuple[NDArray[np.float32], float, int]] = queue.SimpleQueue()
         self._limit = round(QUEUE_S / CHUNK_S)
         self._lost = 0  # since the last block that was queued, in samples of the device
         self._next_adc_s = 0.0
         self._closed = False
-        self._stream = self._open()
+        _portaudio.enter(self._sounddevice)
+        try:
+            self._device_hz = self._find_rate()
+            self._resampler = Resampler(self._device_hz, rate_hz)
+            self._stream = self._open()
+        except BaseException:
+            _portaudio.leave()
+            _portaudio.failed()
+            raise
 
     def _find_rate(self) -> int:
         """Return the rate asked for, or the device's own if it lacks that; raise `AudioError` if there is none."""
@@ -87,6 +128,7 @@ class MicrophoneSource:
                 samples, time_s, lost = self._queue.get(timeout=0.1)
             except queue.Empty:
                 if not self._stream.active or time.monotonic() - silent_since > SILENT_S:
+                    _portaudio.failed()
                     raise AudioError("the microphone stopped delivering: is it still plugged in?") from None
                 continue
             silent_since = time.monotonic()
@@ -96,8 +138,13 @@ class MicrophoneSource:
         """Stop recording and free the device."""
         if not self._closed:
             self._closed = True
-            self._stream.abort()
-            self._stream.close()
+            try:
+                self._stream.abort()
+                self._stream.close()
+            except self._sounddevice.PortAudioError:  # it was unplugged
+                _portaudio.failed()
+            finally:
+                _portaudio.leave()
 
 
 def find_microphone(device: str) -> None:

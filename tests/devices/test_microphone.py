@@ -47,8 +47,9 @@ class VirtualMicrophone:
         self._processes = ExitStack()
         run = folder / "run" / "pulse"
         for path in (run, folder / "run" / "state", folder / "home"):
-            path.mkdir(parents=True, mode=0o700)
+            path.mkdir(parents=True, mode=0o700, exist_ok=True)
         socket = run / "native"
+        socket.unlink(missing_ok=True)
         self.environment = {
             **os.environ,
             "XDG_RUNTIME_DIR": str(folder / "run"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgernn.devices.sources import open_source
+from edgernn.devices.sources import microphone, open_source
 from edgernn.devices.sources.file import FileSource
 from edgernn.devices.sources.microphone import MicrophoneSource, list_microphones
 from edgernn.devices.sources.resample import Resampler
@@ -186,8 +186,10 @@ class FakeStream:
 @pytest.fixture
 def fake_sounddevice(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     hub = SimpleNamespace(
-        blocks=20, overflows={}, unplugged=False, rates={16000, 48000}, streams=[], PortAudioError=PortAudioError
-    )
+        blocks=20, overflows={}, unplugged=False, rates={16000, 48000}, streams=[], PortAudioError=PortAudioError,
+        begun=[],
+    )  # fmt: skip
+    hub._terminate, hub._initialize = lambda: hub.begun.append("end"), lambda: hub.begun.append("begin")
     devices = [
         {"name": "HDMI", "max_input_channels": 0, "default_samplerate": 44100.0},
         {"name": "USB mic", "max_input_channels": 1, "default_samplerate": 48000.0},
@@ -207,6 +209,7 @@ def fake_sounddevice(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     hub.query_devices, hub.check_input_settings = query_devices, check_input_settings
     hub.InputStream = lambda **options: FakeStream(hub, **options)
     monkeypatch.setitem(sys.modules, "sounddevice", hub)
+    monkeypatch.setattr(microphone, "_portaudio", microphone._PortAudio())
     return hub
 
 
@@ -264,6 +267,20 @@ def test_unplugged_microphone_is_an_error(fake_sounddevice: SimpleNamespace) -> 
     fake_sounddevice.unplugged = True
     with pytest.raises(AudioError, match="still plugged in"):
         list(MicrophoneSource("", 16000))
+
+
+def test_devices_are_looked_for_anew_once_no_microphone_is_open(fake_sounddevice: SimpleNamespace) -> None:
+    other = MicrophoneSource("USB", 16000)
+    fake_sounddevice.begun.clear()
+    for _ in range(2):
+        with pytest.raises(AudioError):
+            MicrophoneSource("kitchen", 16000)
+    assert fake_sounddevice.begun == []  # it would end the stream of the other one
+    other.close()
+    other.close()
+    MicrophoneSource("USB", 16000).close()
+    MicrophoneSource("USB", 16000).close()
+    assert fake_sounddevice.begun == ["end", "begin"]
 
 
 def test_microphone_that_is_not_there(fake_sounddevice: SimpleNamespace) -> None:
