@@ -1,6 +1,7 @@
 """`edgernn verify`: is an artifact on this machine the model that was proven on another one?
 
 edgernn verify ARTIFACT --runtime litert --json
+edgernn verify ARTIFACT --trusted release.pub
 
 It steps the frames of the drift certificate through the runner, from reset, as a stream would be, and compares. A
 program can do the same when it starts: `verify(Artifact.open(path))` raises `VerificationError` on a miss.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from edgernn.artifact import Artifact
 from edgernn.certificate import Bound, Certificate, Drift, Golden, read_certificate
 from edgernn.devices.runner import RUNTIMES, open_model, runtime_for
+from edgernn.devices.signing import check_signature, read_trusted
 from edgernn.errors import UsageError, VerificationError
 from edgernn.machine import describe_processor
 from edgernn.stream import Runner
@@ -185,6 +188,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
     """Run the command; return the exit status."""
     options = _parser(prog).parse_args(arguments)
     artifact = Artifact.open(options.artifact)
+    if options.trusted:
+        trusted = [read_trusted(key) for key in options.trusted]
+        print(f"signed by {check_signature(artifact.path, trusted).fingerprint}", file=sys.stderr)
     plan = _plan(artifact, options.runtime)
     replays = [replay(artifact, certificate, kind, name) for certificate, kind, name in plan]
     print(json.dumps(_as_json(artifact, replays), indent=1) if options.json else _report(artifact, plan[0][0], replays))
@@ -200,6 +206,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("artifact", help="folder that edgernn convert wrote")
     parser.add_argument("--runtime", choices=RUNTIMES, help="default: for each file the first that is installed")
+    parser.add_argument(
+        "--trusted", action="append", default=[], metavar="KEY.pub", help="refuse it unless signed by such a key"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 

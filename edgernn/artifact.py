@@ -20,10 +20,12 @@ from edgernn.errors import ArtifactError, UsageError
 from edgernn.files import check_file, check_there, read_file
 from edgernn.spec import Reader, StreamSpec
 
-__all__ = ["FORMAT_VERSION", "MANIFEST", "Artifact", "ModelFile", "check_target", "write_artifact"]
+__all__ = ["FORMAT_VERSION", "MANIFEST", "SIGNATURE", "Artifact", "ModelFile", "check_target", "write_artifact"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+"""Who vouches for it (`edgernn.devices.signing`); is there once the artifact was signed."""
 MOST_MANIFEST = 64 * 2**20  # bytes
 
 
@@ -137,7 +139,7 @@ def _foreign(folder: Path) -> str:
         manifest = None
     ours = isinstance(manifest, dict) and manifest.get("format") == "edgernn"
     listed = manifest.get("files") if ours else None
-    names = {MANIFEST, *listed} if isinstance(listed, dict) else {MANIFEST} if ours else set()
+    names = {MANIFEST, SIGNATURE, *(listed if isinstance(listed, dict) else ())} if ours else set()
     strangers = (path.name for path in sorted(folder.iterdir()) if path.name not in names or path.is_dir())
     return next(strangers, "")
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "convert": ("edgernn.quantize.cli", "turn a trained model into a proven streaming artifact", "convert"),
     "inspect": ("edgernn.devices.inspect", "show what an artifact holds, and check it", ""),
     "verify": ("edgernn.devices.verify", "prove an artifact again on this machine", ""),
+    "sign": ("edgernn.devices.sign", "vouch for an artifact with a key", ""),
     "run": ("edgernn.devices.run", "run an artifact on a recording or live sound", ""),
     "serve": ("edgernn.devices.serve", "run pipelines for months, as a configuration says", "serve"),
     "install-service": ("edgernn.devices.install_service", "have systemd run such a configuration", "serve"),

@@ -5,6 +5,7 @@ EdgeRNNError
 │   └── MissingDependencyError   the package that was asked for is not installed
 └── FailureError             the world did not play along (exit status 1)
     ├── ArtifactError        an artifact is corrupt, incomplete, or of an unknown format
+    │   └── SignatureError   … or not signed by anybody who is trusted
     ├── ConversionError      a model cannot be turned into a streaming artifact
     │   ├── UnsupportedLayerError   it has a layer or operator without a streaming rule
     │   └── ToleranceError   it was converted, and differs too much from its source
@@ -32,6 +33,7 @@ __all__ = [
     "MissingDependencyError",
     "RefusedError",
     "ShapeError",
+    "SignatureError",
     "SinkError",
     "SourceError",
     "StepError",
@@ -73,6 +75,10 @@ class FailureError(EdgeRNNError):
 
 class ArtifactError(FailureError):
     """An artifact is corrupt, incomplete, or of an unknown format."""
+
+
+class SignatureError(ArtifactError):
+    """An artifact is not signed by anybody who is trusted, or was changed since."""
 
 
 class ConversionError(FailureError):
