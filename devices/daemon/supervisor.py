@@ -53,6 +53,11 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until a signal, or until every source has ended; return the exit status."""
+        with _signals() as wait:
+            self._run(wait)
+        return 0
+
+    def _run(self, wait: Callable[[float], set[int]]) -> None:
         config = self._load()
         check_places(config)
         prepared = {name: prepare(pipeline) for name, pipeline in config.pipelines.items()}
@@ -60,16 +65,12 @@ class Supervisor:
         outbox = Outbox(config.folder / "outbox.sqlite", config.queue.most_events, config.queue.most_bytes)
         self.counters.outbox = self._outbox = outbox
         try:
-            with _signals() as wait:
-                self._apply(config, prepared)
-                try:
-                    self._wait_until_ready(wait)
-                    self._watch(wait)
-                finally:
-                    self._drain(wait)
+            self._apply(config, prepared)
+            self._wait_until_ready(wait)
+            self._watch(wait)
         finally:
+            self._drain(wait)
             outbox.close()
-        return 0
 
     def _wait_until_ready(self, wait: Callable[[float], set[int]]) -> None:
         """Wait until every source is open; raise what stands against one for ever."""

@@ -226,6 +226,28 @@ def test_nothing_is_lost_by_kill_9(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_pipelines_and_an_end_while_a_sink_hangs(start: Start, tmp_path: Path) -> None:
+    recording, sound = tmp_path / "recording.wav", pcm(3)
+    with wave.open(str(recording), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes(sound)
+    file_sink = f"json:{tmp_path / 'events.jsonl'}"
+    second = f'[pipeline.file]\nartifact = "energy"\nsource = "{recording}"\nfast = true\nsinks = "{file_sink}"\n'
+    write_config(tmp_path, f'{second}[sink.hung]\nuri = "command:sleep 60"\ntimeout = 90')
+    daemon = start("--set", f'pipeline.hall.sinks=["hung", "{file_sink}"]')
+    daemon.wait_for("READY=1")
+    daemon.say(sound)
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_for("READY=1")
+    assert daemon.end() < 2.5  # 2 s on a machine that does nothing else
+    assert daemon.process.returncode == 0
+    assert f"{len(undisturbed(tmp_path, sound))} events for the sink hung stay" in (tmp_path / "log").read_text()
+    for name in ("hall", "file"):
+        found = [message.event for message in events(tmp_path) if message.pipeline == name]
+        assert found == undisturbed(tmp_path, sound), name
+
+
+@pytest.mark.slow
 def test_a_hung_daemon_is_not_fed(start: Start, tmp_path: Path) -> None:
     daemon = start("--set", "pipeline.hall.stall_s=0.2")
     daemon.wait_for("READY=1")
