@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,53 @@ def test_a_daemon_killed_fifty_times_loses_nothing(tmp_path: Path, server: UnixS
     assert len(unsaid) <= 50
     assert len(heard) - len(firsts) <= 50  # no more than one repeat a kill
     print(f"{len(said)} events, {len(heard) - len(firsts)} repeats")
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount a disk of 2 MB."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("this system does not mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave no byte."""
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        file.write(bytes(3_000_000))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+def test_a_disk_full_fifty_times_loses_nothing(tmp_path: Path, server: UnixServer) -> None:
+    sent, recoveries = messages(1000), list[float]()
+    with small_disk(tmp_path / "disk") as disk, Outbox(disk / "outbox.sqlite") as outbox:
+        away = Delivery("away", sink_opener(f"unix:{server.path}"), outbox)
+        here = Delivery("here", sink_opener(f"json:{disk}/events.jsonl"), outbox)
+        for delivery in (away, here):
+            delivery.start()
+        for begin in range(0, len(sent), 20):
+            fill(disk)
+            for message in sent[begin : begin + 20]:
+                outbox.put(message, ["away", "here"])
+            time.sleep(0.05)
+            (disk / "filler").unlink()
+            freed = time.monotonic()
+            until_empty(outbox, "away")
+            until_empty(outbox, "here")
+            recoveries.append(time.monotonic() - freed)
+        assert (away.stop(), here.stop()) == (0, 0)
+        assert not outbox.dropped
+        written = [Message.from_json(line) for line in (disk / "events.jsonl").read_text().splitlines()]
+    assert server.messages == sent
+    assert list(dict.fromkeys(written)) == sent
+    print(f"{here.failures} failures, longest recovery {max(recoveries):.2f} s")
+    assert here.failures > 10
+    assert max(recoveries) < 5
 
 
 def test_a_json_file_on_a_full_disk_has_whole_lines_only(tmp_path: Path) -> None:
