@@ -177,6 +177,8 @@ class Outbox:
         if self._closed or not (self._memory or self._gone or self._file is None):
             return
         try:
+            if self._file is not None and self._file.taken_away:
+                self._leave_file()
             if self._file is None:
                 self._open()
             assert self._file is not None
@@ -188,6 +190,14 @@ class Outbox:
             _log.info("the queue %s can be written again: %d events go there", self.path, len(self._memory))
             self._told = False
         self._memory, self._gone = {}, set()
+
+    def _leave_file(self) -> None:
+        """Take what waits out of a file that was removed, which can be read as long as it is open."""
+        _log.warning("the queue %s was taken away: its events go into a new one", self.path)
+        self._memory, self._gone = {row.number: row for row in self._oldest(self._depths.total())}, set()
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
     def _open(self) -> None:
         """Open the file, count what it holds, and let what is in memory come after that."""

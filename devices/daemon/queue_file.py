@@ -47,6 +47,7 @@ class QueueFile:
         """Open or make the file; raise `FailureError` where another process has it, or it never could be there."""
         self.saved: list[Row] = []
         """What could be read out of a file that was damaged: it is not in this one."""
+        self._path = path
         try:
             self._connection = _open(path)
         except sqlite3.OperationalError as error:
@@ -58,6 +59,15 @@ class QueueFile:
             kept = len(self.saved)
             _log.warning("the queue %s is damaged (%s): set aside as %s, %d events kept", path, error, aside, kept)
             self._connection = _open(path)
+        self._inode = path.stat().st_ino
+
+    @property
+    def taken_away(self) -> bool:
+        """Whether somebody removed the file, or put another one in its place."""
+        try:
+            return self._path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
 
     def oldest(self, limit: int, sink: str | None = None) -> list[Row]:
         """Return the oldest rows, of one sink or all; a limit of -1 is none."""

@@ -1,7 +1,7 @@
 """What Home Assistant is told of a device that spots words, by MQTT discovery of a whole device (since 2024.11).
 
 An event entity whose types are the words, a trigger for each word that automations can be made with, and sensors for
-diagnosis: whether the daemon runs, and what it heard last, where, when, and how surely.
+diagnosis: whether the daemon runs, and what it heard last, where, when, and how surely. (Tried with 2025.4.)
 """
 
 from __future__ import annotations

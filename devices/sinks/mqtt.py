@@ -91,6 +91,8 @@ class MqttSink:
         self._client.loop_stop()
 
     def _check(self, answer: Any) -> None:
+        if answer is None and "too large" in self._lost:  # it would end every connection
+            raise RefusedError(f"the broker {self._broker} refuses the event: {self._lost}")
         if answer is None and self._lost:
             raise SinkError(f"the connection to the broker {self._broker} is lost: {self._lost}")
         if answer is None:

@@ -23,6 +23,7 @@ allow_anonymous false
 password_file {folder}/passwords
 acl_file {folder}/acl
 persistence true
+max_packet_size 50000
 persistence_location {folder}/
 autosave_interval 1
 listener {port} 127.0.0.1

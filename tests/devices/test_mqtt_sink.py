@@ -102,6 +102,10 @@ def test_an_event_that_may_not_be_published_is_refused(broker: Mosquitto) -> Non
     with pytest.raises(RefusedError, match="refuses the event: Not authorized"):
         sink.write(message())
     sink.close()
+    sink = open_sink(broker.uri("hall") + "?discovery=", ANNA)
+    with pytest.raises(RefusedError, match=r"refuses the event: .*too large"):
+        sink.write(message("long" * 20_000))
+    sink.close()
 
 
 def test_its_availability_is_true(broker: Mosquitto, listener: Listener) -> None:

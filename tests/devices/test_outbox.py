@@ -275,6 +275,20 @@ def test_a_file_damaged_while_it_is_open_is_set_aside(path: Path) -> None:
         assert taken(outbox, "a")[-100:] == new
 
 
+def test_a_file_that_is_removed_while_it_is_open_begins_anew(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sent = messages(5)
+    with Outbox(path) as outbox:
+        put_all(outbox, sent[:3])
+        outbox.done("a", [outbox.take("a", 1)[0].id])
+        for file in path.parent.glob("outbox.sqlite*"):
+            file.unlink()
+        put_all(outbox, sent[3:])
+        assert path.exists()
+    with Outbox(path) as outbox:
+        assert taken(outbox, "a") == sent[1:]
+    assert [line for line in caplog.messages if "was taken away" in line] == caplog.messages
+
+
 def test_an_event_of_another_version_is_passed_over(path: Path) -> None:
     with Outbox(path) as outbox:
         outbox.put(message(), ["a"])
