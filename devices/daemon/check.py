@@ -7,6 +7,7 @@ import contextlib
 from edgernn.devices import sinks, sources
 from edgernn.devices.daemon.config import Config, SinkConfig, SourceConfig
 from edgernn.devices.daemon.prepare import prepare
+from edgernn.devices.daemon.wake_words import WakeWords
 from edgernn.devices.secret import Secret
 from edgernn.errors import EdgeRNNError, FailureError, UsageError
 from edgernn.text import table
@@ -31,6 +32,15 @@ def check(config: Config) -> str:
             _check_source(pipeline.source, rate_hz)
         except EdgeRNNError as error:
             problems.append(f"pipeline {name}: {error}")
+    if config.wake is not None:
+        try:
+            words = WakeWords(config.wake)
+            for one in words.prepared:
+                runtime = one.stream.runner.runtime
+                rows.append(["wake", config.wake.listen, one.artifact.name, runtime, ", ".join(config.wake.sinks)])
+            words.retire()
+        except EdgeRNNError as error:
+            problems.append(f"wake: {error}")
     for name, sink in config.sinks.items():
         try:
             _check_sink(sink)

@@ -34,7 +34,9 @@ from edgernn.devices.daemon.fields import (
     number,
     option,
     path,
+    paths,
     readers,
+    tcp,
     text,
     texts,
     unknown,
@@ -44,7 +46,17 @@ from edgernn.devices.daemon.layers import Layers, read_file_layer, value_of
 from edgernn.devices.runner import RUNTIMES
 from edgernn.errors import UsageError
 
-__all__ = ["Config", "HttpConfig", "PipelineConfig", "QueueConfig", "SinkConfig", "SourceConfig", "StoreConfig", "load"]
+__all__ = [
+    "Config",
+    "HttpConfig",
+    "PipelineConfig",
+    "QueueConfig",
+    "SinkConfig",
+    "SourceConfig",
+    "StoreConfig",
+    "WakeConfig",
+    "load",
+]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -131,6 +143,30 @@ class HttpConfig:
 
 
 @dataclass(frozen=True)
+class WakeConfig:
+    """Wake words for others, over the Wyoming protocol."""
+
+    artifact: Annotated[tuple[Path, ...], paths]
+    """One or several, relative to the configuration's folder."""
+    listen: Annotated[str, tcp] = "tcp://127.0.0.1:10400"
+    """The port 0 is one that the system chooses."""
+    words: Annotated[tuple[str, ...] | None, texts] = None
+    """Which are offered; all of the artifacts, if none is named."""
+    languages: Annotated[tuple[str, ...], texts] = ("en",)
+    """Of the words."""
+    sinks: Annotated[tuple[str, ...], texts] = ()
+    """Where detections go beside the client."""
+    most_clients: Annotated[int, whole(1, 1000)] = 16
+    idle_s: Annotated[float, number(1)] = 300.0
+    """A client that says nothing for so long is gone."""
+    runtime: Annotated[str | None, choice(*RUNTIMES)] = None
+    threads: Annotated[int, whole(1, 64)] = 1
+    threshold: Annotated[float | Mapping[str, float] | None, _threshold] = None
+    smoothing_ms: Annotated[float | None, number(0)] = None
+    refractory_ms: Annotated[float | None, number(0)] = None
+
+
+@dataclass(frozen=True)
 class QueueConfig:
     """The events on disk that wait for their sinks."""
 
@@ -158,6 +194,8 @@ class Config:
 
     pipelines: Mapping[str, PipelineConfig]
     sinks: Mapping[str, SinkConfig]
+    wake: WakeConfig | None
+    """None unless there is a table `[wake]`."""
     http: HttpConfig | None
     """None unless there is a table `[http]`, or a value for it."""
     queue: QueueConfig
@@ -174,7 +212,7 @@ class Config:
         return self.state or _state()
 
 
-SECTIONS: Mapping[str, type] = {"http": HttpConfig, "queue": QueueConfig, "store": StoreConfig}
+SECTIONS: Mapping[str, type] = {"wake": WakeConfig, "http": HttpConfig, "queue": QueueConfig, "store": StoreConfig}
 NAMED = {"pipeline": PipelineConfig, "sink": SinkConfig}
 
 
@@ -249,9 +287,10 @@ def _deeper(rest: str) -> tuple[str, ...]:
 
 
 def _config(layers: Layers, folder: Path, problems: Problems) -> Config:
-    sections: dict[str, Any] = {name: fill(kind, layers, (name,), problems) for name, kind in SECTIONS.items()}
-    if "http" not in layers.values:
-        sections["http"] = None
+    wanted = {name for name in SECTIONS if name in layers.values or name not in ("wake", "http")}
+    sections: dict[str, Any] = {
+        name: fill(kind, layers, (name,), problems) if name in wanted else None for name, kind in SECTIONS.items()
+    }
     sinks = {name: _sink(layers, name, problems) for name in _tables(layers, "sink", problems)}
     pipelines = {}
     for name in _tables(layers, "pipeline", problems):
@@ -260,7 +299,9 @@ def _config(layers: Layers, folder: Path, problems: Problems) -> Config:
         names = [_sink_of(uri, sinks, place, problems) for uri in pipeline.sinks]
         artifact = pipeline.artifact and folder / pipeline.artifact
         pipelines[name] = replace(pipeline, artifact=artifact, sinks=tuple(dict.fromkeys(names)))
-    if not pipelines:
+    if "wake" in wanted:
+        sections["wake"] = _wake(sections["wake"], sinks, folder, layers.place(("wake", "sinks")), problems)
+    if not pipelines and "wake" not in wanted:
         problems.add(layers.origin, "there is no pipeline: expected a table [pipeline.NAME] with artifact and source")
     top = {name: value for name, value in layers.values.items() if name not in {**SECTIONS, **NAMED}}
     rest = Layers(top, layers.places, layers.origin)
@@ -268,6 +309,12 @@ def _config(layers: Layers, folder: Path, problems: Problems) -> Config:
         problems.add(layers.place((name,)), unknown((name,), dict.fromkeys([*readers(Config), *SECTIONS, *NAMED])))
         del top[name]
     return fill(Config, rest, (), problems, pipelines=pipelines, sinks=sinks, **sections)
+
+
+def _wake(wake: WakeConfig, sinks: dict[str, SinkConfig], folder: Path, place: str, problems: Problems) -> WakeConfig:
+    names = [_sink_of(uri, sinks, place, problems) for uri in wake.sinks]
+    artifacts = tuple(folder / artifact for artifact in wake.artifact or ())
+    return replace(wake, artifact=artifacts, sinks=tuple(dict.fromkeys(names)))
 
 
 def _tables(layers: Layers, head: str, problems: Problems) -> Iterable[str]:

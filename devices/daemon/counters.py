@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgernn.devices.daemon.delivery import Delivery
 from edgernn.devices.daemon.outbox import Outbox
+from edgernn.devices.daemon.wake_counters import WakeCounters
 from edgernn.events import Message
 
 __all__ = ["Counters", "DaemonCounters", "Histogram"]
@@ -102,6 +103,8 @@ class DaemonCounters:
         self.started_s = time.monotonic()
         self.pipelines: Mapping[str, Counters] = {}
         self.sinks: Mapping[str, Delivery] = {}
+        self.wake: WakeCounters | None = None
+        """Of the wake-word server, where there is one."""
         self.outbox: Outbox | None = None
         self.ready = False
         """Whether all that was configured is open."""

@@ -8,14 +8,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from edgernn.devices.daemon.layers import Layers
 from edgernn.devices.secret import Secret
 from edgernn.errors import UsageError
 
 __all__ = [
-    "Problems", "Read", "choice", "fill", "flag", "nbytes", "number", "option", "path", "readers", "text", "texts",
-    "unknown", "whole",
+    "Problems", "Read", "choice", "fill", "flag", "nbytes", "number", "option", "path", "paths", "readers", "tcp",
+    "text", "texts", "unknown", "whole",
 ]  # fmt: skip
 
 Read = Callable[[Any], Any]
@@ -87,6 +88,24 @@ def text(value: Any) -> str:
 def path(value: Any) -> Path:
     """Take a path."""
     return Path(text(value)).expanduser()
+
+
+def paths(value: Any) -> tuple[Path, ...]:
+    """Take one path or several."""
+    values = value if isinstance(value, list) and value else [value]
+    return tuple(path(element) for element in values)
+
+
+def tcp(value: Any) -> str:
+    """Take where to listen, such as tcp://127.0.0.1:10400."""
+    try:
+        parts = urlsplit(text(value))
+        whole_address = parts.scheme == "tcp" and parts.hostname and parts.port is not None and not parts.path
+    except ValueError:  # no port
+        whole_address = False
+    if not whole_address:
+        raise UsageError(f"must be an address such as tcp://127.0.0.1:10400, found {_shown(value)}")
+    return str(value)
 
 
 def texts(value: Any) -> tuple[str, ...]:

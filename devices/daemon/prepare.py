@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from edgernn.artifact import MANIFEST, MOST_MANIFEST, Artifact
 from edgernn.decode.keyword import KeywordSpec
@@ -22,6 +23,17 @@ __all__ = ["Prepared", "prepare", "stream_key"]
 _log = logging.getLogger(__name__)
 
 
+class StreamKey(NamedTuple):
+    """What decides which events a pipeline makes of its sound: equal for two streams that give the same ones."""
+
+    artifact: Path
+    digest: str
+    """SHA-256 of the manifest, which has the digests of all other files."""
+    runtime: str | None
+    threads: int
+    settings: tuple[object, ...]
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A stream at its beginning."""
@@ -29,8 +41,7 @@ class Prepared:
     config: PipelineConfig
     artifact: Artifact
     stream: Stream
-    key: object
-    """Equal to that of another one which gives the same events."""
+    key: StreamKey
 
 
 def prepare(config: PipelineConfig) -> Prepared:
@@ -44,14 +55,14 @@ def prepare(config: PipelineConfig) -> Prepared:
     return Prepared(config, artifact, stream, key)
 
 
-def stream_key(config: PipelineConfig) -> object:
-    """Return what decides which events a pipeline makes of its sound; raise `ArtifactError` without an artifact."""
+def stream_key(config: PipelineConfig) -> StreamKey:
+    """Return the key of a configuration and the artifact as it is now; raise `ArtifactError` if there is none."""
     try:
-        manifest = read_file(config.artifact / MANIFEST, MOST_MANIFEST)  # it has the digests of all other files
+        manifest = read_file(config.artifact / MANIFEST, MOST_MANIFEST)
     except OSError as error:
         raise ArtifactError(f"{config.artifact} is not an artifact: {MANIFEST}: {error.strerror}") from error
     settings = (config.threshold, config.smoothing_ms, config.refractory_ms, config.ignore)
-    return (config.artifact, hashlib.sha256(manifest).hexdigest(), config.runtime, config.threads, settings)
+    return StreamKey(config.artifact, hashlib.sha256(manifest).hexdigest(), config.runtime, config.threads, settings)
 
 
 def _verify(artifact: Artifact, runtime: str) -> None:

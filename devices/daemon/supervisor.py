@@ -20,7 +20,11 @@ from edgernn.devices.daemon.listener import Listener
 from edgernn.devices.daemon.notify import Notify
 from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
+from edgernn.devices.daemon.wake_counters import WakeCounters
+from edgernn.devices.daemon.wake_words import WakeWords, wake_key
+from edgernn.devices.daemon.wyoming_server import WyomingServer
 from edgernn.devices.pipeline import words_of
+from edgernn.errors import FailureError
 from edgernn.events import Event, Message, Stamp
 from edgernn.stream import Source
 
@@ -29,6 +33,7 @@ __all__ = ["Supervisor"]
 TICK_S = 0.25
 DRAIN_S = 1.6  # of the two seconds that an end may take
 SOURCES_END_S = 0.4
+WAKE_END_S = 0.3
 START_EXTENSION_S = 30.0
 END = {signal.SIGTERM, signal.SIGINT}
 
@@ -45,6 +50,7 @@ class Supervisor:
         self._listeners: dict[str, Listener] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._sink_configs: Mapping[str, SinkConfig] = {}
+        self._wake: WyomingServer | None = None
         self._stamp = Stamp()
         self._reload: _Reload | None = None
         self._reload_again = False
@@ -61,10 +67,12 @@ class Supervisor:
         config = self._load()
         check_places(config)
         prepared = {name: prepare(pipeline) for name, pipeline in config.pipelines.items()}
+        words = WakeWords(config.wake) if config.wake else None
         config.folder.mkdir(parents=True, exist_ok=True)
         outbox = Outbox(config.folder / "outbox.sqlite", config.queue.most_events, config.queue.most_bytes)
         self.counters.outbox = self._outbox = outbox
         try:
+            self._offer(words)
             self._apply(config, prepared)
             self._wait_until_ready(wait)
             self._watch(wait)
@@ -85,7 +93,7 @@ class Supervisor:
                 return
         self.counters.ready = True
         self._notify.ready()
-        _log.info("ready: %s", ", ".join(self._listeners))
+        _log.info("ready: %s", self._names())
 
     def _extend(self) -> None:
         """Have systemd wait longer, now and then: it is not the daemon's fault that a device is not there."""
@@ -96,7 +104,7 @@ class Supervisor:
     def _watch(self, wait: Callable[[float], set[int]]) -> None:
         if not self.counters.ready:
             return
-        while not all(listener.ended for listener in self._listeners.values()):
+        while self._wake or not all(listener.ended for listener in self._listeners.values()):
             self._tend()
             caught = wait(TICK_S)
             if caught & END:
@@ -109,6 +117,7 @@ class Supervisor:
     def _tend(self) -> None:
         """Look after every pipeline, and tell systemd."""
         well = [listener.tend() for listener in self._listeners.values()]
+        well += [self._wake.tend()] if self._wake else []
         self.counters.healthy = all(well)
         now, watchdog_s = time.monotonic(), self._notify.watchdog_s
         if all(well) and watchdog_s and now - self._fed_s >= min(watchdog_s / 4, 5.0):
@@ -119,10 +128,14 @@ class Supervisor:
             self._notify.status(status)
             self._status = status
 
+    def _names(self) -> str:
+        return ", ".join([*self._listeners, *(["wake"] if self._wake else [])])
+
     def _words(self) -> str:
         states = (f"{name} {counters.state}" for name, counters in self.counters.pipelines.items())
+        wake = [f"wake {self.counters.wake.clients} clients"] if self._wake and self.counters.wake else []
         faults = (f"sink {name} fails" for name, delivery in self._deliveries.items() if delivery.fault)
-        return ", ".join([*states, *faults])
+        return ", ".join([*states, *wake, *faults])
 
     def _begin_reload(self) -> None:
         if self._reload is not None:
@@ -130,17 +143,23 @@ class Supervisor:
             return
         self._notify.reloading()
         running = {name: listener.latest for name, listener in self._listeners.items()}
-        self._reload = _Reload(self._load, running)
+        self._reload = _Reload(self._load, running, self._wake.words if self._wake else None)
 
     def _end_reload(self, reload: _Reload) -> None:
         self._reload = None
-        if reload.error is not None or reload.config is None:
+        error = reload.error
+        if error is None:
+            try:
+                self._offer(reload.words)
+            except FailureError as cannot_listen:
+                error = cannot_listen
+        if error is not None or reload.config is None:
             self.counters.refused_reloads += 1
-            _log.error("the new configuration is refused, the old one goes on: %s", reload.error)
+            _log.error("the new configuration is refused, the old one goes on: %s", error)
         else:
             self._apply(reload.config, reload.prepared)
             self.counters.reloads += 1
-            _log.info("reloaded: %s", ", ".join(self._listeners))
+            _log.info("reloaded: %s", self._names())
         self._notify.ready()
         if self._reload_again:
             self._reload_again = False
@@ -148,9 +167,9 @@ class Supervisor:
 
     def _apply(self, config: Config, prepared: Mapping[str, Prepared]) -> None:
         """Go over to a configuration, of whose pipelines `prepared` has a stream at its beginning or one that runs."""
-        used = {name for pipeline in config.pipelines.values() for name in pipeline.sinks}
+        used = {name for part in (*config.pipelines.values(), config.wake) if part for name in part.sinks}
         sink_configs = {name: sink for name, sink in config.sinks.items() if name in used}
-        self._open_sinks(sink_configs, prepared.values())
+        self._open_sinks(sink_configs, [*prepared.values(), *(self._wake.words.prepared if self._wake else ())])
         for name in set(self._listeners) - set(prepared):
             self._end(self._listeners.pop(name))
         for name, fresh in prepared.items():
@@ -165,6 +184,21 @@ class Supervisor:
             self._listeners[name].start()
         self._outbox.retain(sink_configs)
         self.counters.pipelines = {name: listener.counters for name, listener in self._listeners.items()}
+
+    def _offer(self, words: WakeWords | None) -> None:
+        """Go over to other wake words, or to none; raise `FailureError`, with nothing changed, if it cannot listen."""
+        old = self._wake
+        if old and words and old.words.config.listen == words.config.listen:
+            old.take_over(words)
+            return
+        if words:
+            self.counters.wake = self.counters.wake or WakeCounters()
+            self._wake = WyomingServer(words, self._put, self.counters.wake)
+            self._wake.start()
+        else:
+            self._wake = None
+        if old:
+            old.stop(WAKE_END_S)
 
     def _open_sinks(self, configs: Mapping[str, SinkConfig], prepared: Collection[Prepared]) -> None:
         for name in list(self._deliveries):
@@ -194,6 +228,8 @@ class Supervisor:
         self._notify.stopping()
         self.counters.ready = False
         deadline = time.monotonic() + DRAIN_S
+        if self._wake:
+            self._wake.stop(WAKE_END_S)
         for listener in self._listeners.values():
             listener.stop()
         for listener in self._listeners.values():
@@ -212,9 +248,11 @@ class Supervisor:
 class _Reload:
     """Reads and prepares a new configuration in a thread, beside the old one that goes on."""
 
-    def __init__(self, load: Callable[[], Config], running: Mapping[str, Prepared]) -> None:
+    def __init__(self, load: Callable[[], Config], running: Mapping[str, Prepared], words: WakeWords | None) -> None:
         self.config: Config | None = None
         self.prepared: dict[str, Prepared] = {}
+        self.words = words
+        """Those that run, unless others are wanted."""
         self.error: Exception | None = None
         self._load, self._running = load, running
         self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
@@ -230,9 +268,16 @@ class _Reload:
             check_places(config)
             for name, pipeline in config.pipelines.items():
                 self.prepared[name] = self._prepare(name, pipeline)
+            self.words = self._prepare_words(config)
             self.config = config
         except Exception as error:
             self.error = error
+
+    def _prepare_words(self, config: Config) -> WakeWords | None:
+        if config.wake is None:
+            return None
+        same = self.words is not None and self.words.key == wake_key(config.wake)
+        return self.words if same else WakeWords(config.wake)
 
     def _prepare(self, name: str, pipeline: PipelineConfig) -> Prepared:
         running = self._running.get(name)

@@ -1,0 +1,133 @@
+"""Wake words for others, over the Wyoming protocol: Home Assistant and satellites send audio, and are told of words."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from edgernn.devices.daemon.config import PipelineConfig
+from edgernn.devices.daemon.wake_counters import WakeCounters
+from edgernn.devices.daemon.wake_words import Spotter, WakeWords
+from edgernn.devices.daemon.wyoming_client import WyomingClient, shut
+from edgernn.devices.daemon.wyoming_events import WyomingEvent, encode
+from edgernn.errors import FailureError
+from edgernn.events import Event
+
+__all__ = ["WyomingServer"]
+
+BACKLOG = 16
+BUSY_S = 10.0  # longer than this, and work on one event hangs
+FULL = WyomingEvent("error", {"text": "there are as many clients as there may be", "code": "too-many-clients"})
+
+_log = logging.getLogger(__name__)
+
+
+class WyomingServer:
+    """Listens from when it is made; raises `FailureError` where it cannot. `start` begins to answer."""
+
+    def __init__(
+        self, words: WakeWords, put: Callable[[PipelineConfig, Event], object], counters: WakeCounters
+    ) -> None:
+        self.words = words
+        self._put, self._counters = put, counters
+        self._clients: set[WyomingClient] = set()
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._socket = _listen(words.config.listen)
+        self._thread = threading.Thread(target=self._accept, name="wyoming", daemon=True)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Return host and port, the one that the system chose where the configuration says 0."""
+        host, port = self._socket.getsockname()[:2]
+        return host, port
+
+    def start(self) -> None:
+        """Begin to answer, in threads of its own."""
+        self._thread.start()
+        host, port = self.address
+        _log.info("wake words on tcp://%s:%d: %s", host, port, ", ".join(self.words.words))
+
+    def take_over(self, words: WakeWords) -> None:
+        """Offer other words from now on; streams that have begun go on with the old ones."""
+        old, self.words = self.words, words
+        if old is not words:
+            old.retire()
+
+    def tend(self) -> bool:
+        """Return whether all is well: it accepts, and no client's event takes for ever."""
+        with self._lock:
+            since = [client.busy_since for client in self._clients]
+        longest = max((time.monotonic() - begin for begin in since if begin is not None), default=0.0)
+        return longest <= BUSY_S and self._thread.is_alive()
+
+    def stop(self, timeout_s: float) -> None:
+        """Close every connection and wait for the threads."""
+        deadline = time.monotonic() + timeout_s
+        self._stopping = True
+        shut(self._socket)
+        self._thread.join(timeout_s)
+        self._socket.close()
+        with self._lock:
+            clients = list(self._clients)
+        for client in clients:
+            client.stop()
+        for client in clients:
+            client.thread.join(max(0.0, deadline - time.monotonic()))
+        self.words.retire()
+
+    def _accept(self) -> None:
+        while not self._stopping:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError as error:
+                if not self._stopping:  # no file descriptor is left, say
+                    _log.error("wake words: no client can be accepted: %s", error.strerror)
+                    time.sleep(0.5)
+                continue
+            try:
+                self._begin(connection)
+            except OSError:  # it is gone already
+                connection.close()
+
+    def _begin(self, connection: socket.socket) -> None:
+        with self._lock:
+            full = len(self._clients) >= self.words.config.most_clients
+        if full:
+            self._refuse(connection)
+            return
+        client = WyomingClient(connection, lambda: self.words, self._tell, self._counters, self._forget)
+        with self._lock:
+            self._clients.add(client)
+        client.start()
+
+    def _refuse(self, connection: socket.socket) -> None:
+        self._counters.refuse_client()
+        _log.warning("wake client %s: refused, %s", connection.getpeername()[0], FULL.data["text"])
+        connection.setblocking(False)
+        connection.send(encode(FULL))
+        connection.close()
+
+    def _forget(self, client: WyomingClient) -> None:
+        with self._lock:
+            self._clients.discard(client)
+
+    def _tell(self, spotter: Spotter, event: Event) -> None:
+        self._counters.count_word(event.word)
+        if spotter.prepared.config.sinks:
+            self._put(spotter.prepared.config, event)
+
+
+def _listen(address: str) -> socket.socket:
+    parts = urlsplit(address)
+    host, port = parts.hostname or "", parts.port or 0
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or error
+        raise FailureError(f"wake.listen: {address} cannot be listened on: {reason}; name another port") from error
