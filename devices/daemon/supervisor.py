@@ -35,6 +35,7 @@ DRAIN_S = 1.6  # of the two seconds that an end may take
 SOURCES_END_S = 0.4
 WAKE_END_S = 0.3
 START_EXTENSION_S = 30.0
+AT_START = ("queue", "state", "log", "level")
 END = {signal.SIGTERM, signal.SIGINT}
 
 _log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Supervisor:
         return 0
 
     def _run(self, wait: Callable[[float], set[int]]) -> None:
-        config = self._load()
+        self._config = config = self._load()
         check_places(config)
         prepared = {name: prepare(pipeline) for name, pipeline in config.pipelines.items()}
         words = WakeWords(config.wake) if config.wake else None
@@ -83,9 +84,7 @@ class Supervisor:
     def _wait_until_ready(self, wait: Callable[[float], set[int]]) -> None:
         """Wait until every source is open; raise what stands against one for ever."""
         while not all(listener.opened for listener in self._listeners.values()):
-            for listener in self._listeners.values():
-                if listener.fatal is not None:
-                    raise listener.fatal
+            self._raise_fatal()
             self._tend()
             self._extend()
             young = time.monotonic() - self.counters.started_s < 1
@@ -94,6 +93,11 @@ class Supervisor:
         self.counters.ready = True
         self._notify.ready()
         _log.info("ready: %s", self._names())
+
+    def _raise_fatal(self) -> None:
+        for listener in self._listeners.values():
+            if listener.fatal is not None:
+                raise listener.fatal
 
     def _extend(self) -> None:
         """Have systemd wait longer, now and then: it is not the daemon's fault that a device is not there."""
@@ -113,6 +117,7 @@ class Supervisor:
                 self._begin_reload()
             if self._reload is not None and self._reload.done:
                 self._end_reload(self._reload)
+        self._raise_fatal()
 
     def _tend(self) -> None:
         """Look after every pipeline, and tell systemd."""
@@ -158,12 +163,19 @@ class Supervisor:
             _log.error("the new configuration is refused, the old one goes on: %s", error)
         else:
             self._apply(reload.config, reload.prepared)
+            self._warn_of_what_stays(reload.config)
             self.counters.reloads += 1
             _log.info("reloaded: %s", self._names())
         self._notify.ready()
         if self._reload_again:
             self._reload_again = False
             self._begin_reload()
+
+    def _warn_of_what_stays(self, config: Config) -> None:
+        """Say which keys count from the next start on."""
+        names = [name for name in AT_START if getattr(config, name) != getattr(self._config, name)]
+        if names:
+            _log.warning("%s changed, which counts from the next start on", " and ".join(names))
 
     def _apply(self, config: Config, prepared: Mapping[str, Prepared]) -> None:
         """Go over to a configuration, of whose pipelines `prepared` has a stream at its beginning or one that runs."""

@@ -182,7 +182,7 @@ def test_reload_loses_and_repeats_nothing(start: Start, tmp_path: Path, energy_a
         if number % 3 == 0:
             rename(energy_artifact, f"energy {number}")
         elif number % 3 == 1:
-            write_config(tmp_path, f"late_s = {number}\nreplay_s = 2.5")
+            write_config(tmp_path, f"late_s = {number}\nreplay_s = 2.5\n[queue]\nmost_events = 500")
         else:
             write_config(tmp_path, "lat_s = 1" if number % 2 else "artifact = 7")
         daemon.process.send_signal(signal.SIGHUP)
@@ -195,6 +195,7 @@ def test_reload_loses_and_repeats_nothing(start: Start, tmp_path: Path, energy_a
     log = (tmp_path / "log").read_text()
     assert log.count("hall: energy") == 4  # the last one came with a mistake in the configuration
     assert "lat_s is not known; did you mean late_s?" in log
+    assert "queue changed, which counts from the next start on" in log
     expected = [(event.word, event.start_s, event.end_s) for event in undisturbed_of(tmp_path, sound)]
     assert [(m.event.word, m.event.start_s, m.event.end_s) for m in events(tmp_path)] == expected
 
