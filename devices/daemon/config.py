@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from edgernn.devices.daemon.fields import (
+    Address,
     Problems,
+    address,
     choice,
     fill,
     flag,
@@ -58,6 +60,7 @@ __all__ = [
     "load",
 ]
 
+LOOPBACK = Address("127.0.0.1", 8080)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -137,9 +140,10 @@ class PipelineConfig:
 class HttpConfig:
     """The page and the metrics."""
 
-    host: Annotated[str, text] = "127.0.0.1"
-    port: Annotated[int, whole(0, 65535)] = 8787
-    """0: one that the system chooses."""
+    listen: Annotated[Address, address] = LOOPBACK
+    """Host and port; the port 0 is one that the system chooses."""
+    names: Annotated[tuple[str, ...], texts] = ()
+    """By which else a browser may call it, beside its addresses and the machine's own name."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ A reader may find two numbers of different moments; each by itself is whole, and
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +19,16 @@ from edgernn.devices.daemon.delivery import Delivery
 from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.daemon.wake_counters import WakeCounters
 from edgernn.events import Message
+from edgernn.stream import Chunk
 
-__all__ = ["Counters", "DaemonCounters", "Histogram"]
+__all__ = ["STATES", "Counters", "DaemonCounters", "Histogram"]
 
+STEP_BOUNDS_S = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 SCORES = 300  # half a minute
 RECENT = 100
+TAPPED = 64
+STATES = ("starting", "running", "reopening", "ended", "failed")
 
 
 class Histogram:
@@ -61,8 +67,12 @@ class Counters:
         self.labels = labels
         """What each element of a row of `scores` stands for."""
         self.artifact = self.runtime = ""
+        self.digest = ""
+        """SHA-256 of the artifact's manifest, which holds those of its files."""
+        self.thresholds: Mapping[str, float] = {}
+        """Of each word that is told."""
         self.state = "starting"
-        """"starting", "running", "reopening" (its source failed or stalled), "ended" or "failed"."""
+        """One of `STATES`; "reopening" means that its source failed or stalled."""
         self.error = ""
         """What went wrong last; stays when it is well again."""
         self.chunks = self.samples = self.frames = self.steps = 0
@@ -84,6 +94,8 @@ class Counters:
         """From when a chunk's last sample was there until its events were in the outbox."""
         self.compute = Histogram()
         """Computing of a chunk."""
+        self.step = Histogram(STEP_BOUNDS_S)
+        """One step of the model."""
         self.words: Counter[str] = Counter()
         """Events by word."""
         self.level = 0.0
@@ -92,8 +104,25 @@ class Counters:
         """Ten times a second: monotonic time, level, and averaged scores `(labels,)`."""
         self.recent: deque[Message] = deque(maxlen=RECENT)
         """The latest events."""
+        self.rate_hz: float = 0
+        """Samples per second."""
+        self.taps: tuple[deque[Chunk], ...] = ()
+        """Where the latest chunks go while somebody looks; replaced as a whole."""
+        self._lock = threading.Lock()  # around who looks
         self.progress_s = time.monotonic()
         """When frames were processed last, or the source was tried again, on the monotonic clock."""
+
+    @contextlib.contextmanager
+    def tapped(self) -> Iterator[deque[Chunk]]:
+        """Give a queue of the latest chunks, into which they go until it is left; nothing is kept for nobody."""
+        tap: deque[Chunk] = deque(maxlen=TAPPED)
+        with self._lock:
+            self.taps = (*self.taps, tap)
+        try:
+            yield tap
+        finally:
+            with self._lock:
+                self.taps = tuple(other for other in self.taps if other is not tap)
 
 
 class DaemonCounters:
@@ -110,4 +139,6 @@ class DaemonCounters:
         """Whether all that was configured is open."""
         self.healthy = False
         """Whether every pipeline made progress within its limit; what the watchdog is fed by."""
+        self.tended_s = self.started_s
+        """When the main thread last looked after the pipelines."""
         self.reloads = self.refused_reloads = 0

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from edgernn.devices.daemon.layers import Layers
@@ -15,14 +15,21 @@ from edgernn.devices.secret import Secret
 from edgernn.errors import UsageError
 
 __all__ = [
-    "Problems", "Read", "choice", "fill", "flag", "nbytes", "number", "option", "path", "paths", "readers", "tcp",
-    "text", "texts", "unknown", "whole",
+    "Address", "Problems", "Read", "address", "choice", "fill", "flag", "nbytes", "number", "option", "path", "paths",
+    "readers", "tcp", "text", "texts", "unknown", "whole",
 ]  # fmt: skip
 
 Read = Callable[[Any], Any]
 """Takes what TOML gives; returns the value, or raises `UsageError` saying what was expected."""
 Section = TypeVar("Section")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
 
 
 class Problems(list[str]):
@@ -168,6 +175,18 @@ def nbytes(value: Any) -> int:
     if not found or found[2].upper() not in UNITS or (size := int(float(found[1]) * UNITS[found[2].upper()])) < 1:
         raise UsageError(f"must be a size such as 10MB or 64KiB, found {_shown(value)}")
     return size
+
+
+def address(value: Any) -> Address:
+    """Take a host and a port.
+
+    >>> address("127.0.0.1:8080"), address("[::1]:0")
+    (Address(host='127.0.0.1', port=8080), Address(host='::1', port=0))
+    """
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/]+)):(\d{1,5})", value) if isinstance(value, str) else None
+    if not found or int(found[3]) > 65535:
+        raise UsageError(f'must be a host and a port, as in "127.0.0.1:8080" or "[::1]:8080", found {_shown(value)}')
+    return Address(found[1] or found[2], int(found[3]))
 
 
 def option(value: Any) -> Any:

@@ -30,7 +30,7 @@ Keys = tuple[str, ...]
 
 @dataclass
 class Layers:
-    """Nested values, and where each stands: "edge.toml:12", "EDGERNN_HTTP_PORT", "--set http.port"."""
+    """Nested values, and where each stands: "edge.toml:12", "EDGERNN_HTTP_LISTEN", "--set http.listen"."""
 
     values: dict[str, Any]
     places: dict[Keys, str] = field(default_factory=dict)

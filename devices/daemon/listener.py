@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +75,12 @@ class Listener:
     def _adopt(self, prepared: Prepared) -> None:
         self.prepared, stream = prepared, prepared.stream
         counters = self.counters
+        if counters.labels != prepared.artifact.labels:
+            counters.scores.clear()  # its columns meant other words
         counters.labels, counters.artifact = prepared.artifact.labels, prepared.artifact.name
-        counters.runtime = stream.runner.runtime
+        counters.runtime, counters.digest = stream.runner.runtime, prepared.key.digest
+        counters.rate_hz = stream.rate_hz
+        counters.thresholds = getattr(stream.decoder, "thresholds", {})
         self._counted = counters.frames - stream.frames, counters.steps - stream.steps, counters.resets - stream.resets
 
     def start(self) -> None:
@@ -318,12 +323,16 @@ class Listener:
 
     def _count(self, chunk: Chunk, begin: float) -> None:
         counters, stream, count = self.counters, self.prepared.stream, len(chunk.samples)
-        frames, steps, resets = self._counted
+        (frames, steps, resets), steps_before = self._counted, counters.steps
         counters.state = "running"
         counters.chunks += 1
         counters.samples += count
         counters.frames, counters.steps = frames + stream.frames, steps + stream.steps
         counters.resets = resets + stream.resets
+        for step_us in islice(reversed(stream.step_us), max(0, counters.steps - steps_before)):
+            counters.step.observe(step_us / 1e6)
+        for tap in counters.taps:
+            tap.append(chunk)
         now = time.monotonic()
         counters.busy_s += now - begin
         counters.compute.observe(now - begin)

@@ -18,7 +18,7 @@ from edgernn.errors import ArtifactError
 from edgernn.files import read_file
 from edgernn.stream import Stream
 
-__all__ = ["Prepared", "prepare", "stream_key"]
+__all__ = ["Prepared", "StreamKey", "prepare", "stream_key"]
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from edgernn.devices import sinks, sources
 from edgernn.devices.daemon.check import check_places
-from edgernn.devices.daemon.config import Config, PipelineConfig, SinkConfig
+from edgernn.devices.daemon.config import Config, HttpConfig, PipelineConfig, SinkConfig
 from edgernn.devices.daemon.counters import Counters, DaemonCounters
 from edgernn.devices.daemon.delivery import Delivery
 from edgernn.devices.daemon.listener import Listener
@@ -22,9 +22,10 @@ from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
 from edgernn.devices.daemon.wake_counters import WakeCounters
 from edgernn.devices.daemon.wake_words import WakeWords, wake_key
+from edgernn.devices.daemon.web import WebServer
 from edgernn.devices.daemon.wyoming_server import WyomingServer
 from edgernn.devices.pipeline import words_of
-from edgernn.errors import FailureError
+from edgernn.errors import EdgeRNNError, FailureError
 from edgernn.events import Event, Message, Stamp
 from edgernn.stream import Source
 
@@ -52,6 +53,7 @@ class Supervisor:
         self._deliveries: dict[str, Delivery] = {}
         self._sink_configs: Mapping[str, SinkConfig] = {}
         self._wake: WyomingServer | None = None
+        self._web: WebServer | None = None
         self._stamp = Stamp()
         self._reload: _Reload | None = None
         self._reload_again = False
@@ -73,13 +75,23 @@ class Supervisor:
         outbox = Outbox(config.folder / "outbox.sqlite", config.queue.most_events, config.queue.most_bytes)
         self.counters.outbox = self._outbox = outbox
         try:
+            self._open_web(config.http)
             self._offer(words)
             self._apply(config, prepared)
             self._wait_until_ready(wait)
             self._watch(wait)
         finally:
             self._drain(wait)
+            self._open_web(None)
             outbox.close()
+
+    def _open_web(self, config: HttpConfig | None) -> None:
+        if self._web is not None and self._web.config != config:
+            self._web.stop()
+            self._web = None
+        if self._web is None and config is not None:
+            self._web = WebServer(config, self.counters)
+            self._web.start()
 
     def _wait_until_ready(self, wait: Callable[[float], set[int]]) -> None:
         """Wait until every source is open; raise what stands against one for ever."""
@@ -123,8 +135,8 @@ class Supervisor:
         """Look after every pipeline, and tell systemd."""
         well = [listener.tend() for listener in self._listeners.values()]
         well += [self._wake.tend()] if self._wake else []
-        self.counters.healthy = all(well)
         now, watchdog_s = time.monotonic(), self._notify.watchdog_s
+        self.counters.healthy, self.counters.tended_s = all(well), now
         if all(well) and watchdog_s and now - self._fed_s >= min(watchdog_s / 4, 5.0):
             self._notify.alive()
             self._fed_s = now
@@ -164,6 +176,10 @@ class Supervisor:
         else:
             self._apply(reload.config, reload.prepared)
             self._warn_of_what_stays(reload.config)
+            try:
+                self._open_web(reload.config.http)
+            except EdgeRNNError as problem:
+                _log.error("there is no live page, all else is reloaded: %s", problem)
             self.counters.reloads += 1
             _log.info("reloaded: %s", self._names())
         self._notify.ready()

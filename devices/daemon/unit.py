@@ -121,7 +121,7 @@ def _network(config: Config) -> Iterator[str]:
         yield "PrivateNetwork=yes"
         return
     yield "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
-    if not remote and config.http is not None and config.http.host in ("127.0.0.1", "::1", "localhost"):
+    if not remote and config.http is not None and config.http.listen.host in ("127.0.0.1", "::1", "localhost"):
         yield "IPAddressDeny=any"
         yield "IPAddressAllow=localhost"
 

@@ -118,6 +118,11 @@ class KeywordDecoder:
         latest: NDArray[np.float32] = self._averages[(self._steps - 1) % len(self._averages)].astype(np.float32)
         return latest
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The threshold of each word that is reported."""
+        return {label: self.spec.threshold_of(label) for label in self.labels if label not in self.spec.ignore}
+
     def reset(self) -> None:
         """Forget the stream; the next step is its first."""
         self._recent[...] = 0

@@ -59,7 +59,7 @@ MISTAKES = {
     'pipeline = "hall"': "edge.toml:1: pipeline must hold tables: [pipeline.NAME]",
     "[pipeline.hall]\nsource = 'mic:'": "edge.toml:1: pipeline.hall lacks the key artifact",
     GOOD + "usr = [1]\n[[http]]": "edge.toml:12: http must be a table, found a list",
-    GOOD + "[http]\nport = 70000": "edge.toml:12: http.port must be a whole number from 0 to 65535, found 70000",
+    GOOD + "[http]\nlisten = ':70000'": "edge.toml:12: http.listen must be a host and a port",
     GOOD + "[queue]\nmost_bytes = '10 parsec'": "edge.toml:12: queue.most_bytes must be a size such as 10MB or 64KiB",
     GOOD.replace("thres", "tres"): "edge.toml:6: pipeline.hall.treshold is not known; did you mean threshold?",
     GOOD.replace("0.8", "1.8"): "edge.toml:6: pipeline.hall.threshold must be a number above 0 and at most 1",
@@ -93,7 +93,7 @@ def test_environment_goes_over_the_file_and_settings_over_both(tmp_path: Path) -
         EDGERNN_PIPELINE_FRONT_HALL_THRESHOLD_LEFT="0.5",
         EDGERNN_SINK_BROKER_URI="mqtt://other",
         EDGERNN_SINK_NEW_URI="text:",
-        EDGERNN_HTTP_PORT="0",
+        EDGERNN_HTTP_LISTEN="[::1]:0",
         EDGERNN_LOG="text",
         EDGERNN_BOARD_CACHE="/tmp",
     )
@@ -104,14 +104,16 @@ def test_environment_goes_over_the_file_and_settings_over_both(tmp_path: Path) -
     assert config.sinks["broker"].options["password"] == Secret("file", "/run/mqtt")
     assert config.sinks["new"].uri == "text:"
     assert config.http is not None
-    assert (config.http.port, config.log) == (0, "text")
+    assert (config.http.listen, config.log) == (("::1", 0), "text")
 
 
 def test_mistakes_beside_the_file(tmp_path: Path) -> None:
-    assert "EDGERNN_HTTP_PORT: http.port must be a whole" in complaint(tmp_path, GOOD, EDGERNN_HTTP_PORT="x")
+    assert "EDGERNN_HTTP_LISTEN: http.listen must be a host" in complaint(tmp_path, GOOD, EDGERNN_HTTP_LISTEN="x:1x")
     assert "EDGERNN_PIPELINE_X: no key of [pipeline]" in complaint(tmp_path, GOOD, EDGERNN_PIPELINE_X="1")
-    assert "--set http.prt: http.prt is not known; did you mean port?" in complaint(tmp_path, GOOD, "http.prt=1")
-    assert "--set takes KEY=VALUE" in complaint(tmp_path, GOOD, "http.port")
+    assert "--set http.listn: http.listn is not known; did you mean listen?" in complaint(
+        tmp_path, GOOD, "http.listn=1"
+    )
+    assert "--set takes KEY=VALUE" in complaint(tmp_path, GOOD, "http.listen")
     assert "goes through 'log', which is no table" in complaint(tmp_path, GOOD, "log.level=1")
 
 
