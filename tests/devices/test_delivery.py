@@ -26,6 +26,12 @@ from tests.devices.quick_folder import quick_folder
 STAMP = Stamp()
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with quick_folder() as folder:
+        yield folder
+
+
 class Quick(Backoff):
     """Waits next to nothing."""
 
@@ -99,9 +105,9 @@ def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
         time.sleep(0.002)
 
 
-def test_an_event_arrives_at_once(tmp_path: Path) -> None:
+def test_an_event_arrives_at_once(folder: Path) -> None:
     target = Target()
-    with delivering(tmp_path, target) as (outbox, delivery):
+    with delivering(folder, target) as (outbox, delivery):
         delivery.start()
         waits = []
         for number in range(20):
@@ -138,11 +144,11 @@ def test_whatever_the_sink_does_order_is_kept_and_nothing_is_lost(moods: list[st
 
 
 def test_one_failure_is_one_line_in_the_log_and_one_when_it_is_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     target = Target("lost", "lost", "no opening", "lost", "well")
-    with delivering(tmp_path, target, backoff=Quick()) as (outbox, delivery):
+    with delivering(folder, target, backoff=Quick()) as (outbox, delivery):
         delivery.start()
         put(outbox, 1)
         until(lambda: outbox.depth("door") == 0)
@@ -153,9 +159,9 @@ def test_one_failure_is_one_line_in_the_log_and_one_when_it_is_over(
     assert target.closed == 4  # one opening failed
 
 
-def test_a_stop_drains_a_slow_sink_and_leaves_what_is_too_much(tmp_path: Path) -> None:
+def test_a_stop_drains_a_slow_sink_and_leaves_what_is_too_much(folder: Path) -> None:
     slow = Target(*["slow"] * 100)
-    with delivering(tmp_path, slow) as (outbox, delivery):
+    with delivering(folder, slow) as (outbox, delivery):
         sent = put(outbox, 100)
         delivery.start()
         begin = time.monotonic()
@@ -164,16 +170,16 @@ def test_a_stop_drains_a_slow_sink_and_leaves_what_is_too_much(tmp_path: Path) -
         until(lambda: not delivery.alive)
         assert 80 < outbox.depth("door") <= left < 100
     again = ListSink()
-    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+    with Outbox(folder / "outbox.sqlite") as outbox:
         after = Delivery("door", lambda: again, outbox)
         after.start()
         assert after.stop(5.0) == 0
     assert again.messages == sent[len(slow.arrived) :]
 
 
-def test_a_stop_does_not_wait_for_a_sink_that_is_down_or_hangs(tmp_path: Path) -> None:
+def test_a_stop_does_not_wait_for_a_sink_that_is_down_or_hangs(folder: Path) -> None:
     down = Target(*["no opening"] * 1000)
-    with delivering(tmp_path, down) as (outbox, delivery):
+    with delivering(folder, down) as (outbox, delivery):
         put(outbox, 3)
         delivery.start()
         until(lambda: delivery.failures > 0)
@@ -181,13 +187,13 @@ def test_a_stop_does_not_wait_for_a_sink_that_is_down_or_hangs(tmp_path: Path) -
         assert delivery.stop(5.0) == 3
         assert time.monotonic() - begin < 0.5
     hangs = Target("hangs")
-    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+    with Outbox(folder / "outbox.sqlite") as outbox:
         delivery = Delivery("door", hangs.open, outbox)
         delivery.start()
         assert delivery.stop(0.1) == 3
     hangs.released.set()
     until(lambda: not delivery.alive)  # the outbox is closed by now: nothing breaks
-    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+    with Outbox(folder / "outbox.sqlite") as outbox:
         assert outbox.depth("door") == 3
 
 

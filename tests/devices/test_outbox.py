@@ -39,8 +39,9 @@ def messages(count: int, word: str = "left") -> list[Message]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "outbox.sqlite"
+def path() -> Iterator[Path]:
+    with quick_folder() as folder:
+        yield folder / "outbox.sqlite"
 
 
 def taken(outbox: Outbox, sink: str) -> list[Message]:
@@ -151,8 +152,8 @@ def killed_while_putting(path: Path, after_s: float) -> list[str]:
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
-def test_nothing_is_lost_by_a_kill(path: Path, kills: int) -> None:
-    chance = random.Random(kills)
+def test_nothing_is_lost_by_a_kill(tmp_path: Path, kills: int) -> None:
+    path, chance = tmp_path / "outbox.sqlite", random.Random(kills)
     for _ in range(kills):
         said = killed_while_putting(path, chance.uniform(0.0, 0.1))
         with Outbox(path) as outbox:

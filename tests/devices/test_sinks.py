@@ -128,12 +128,9 @@ def test_sqlite_keeps_the_newest_rows(tmp_path: Path) -> None:
         open_sink(f"sqlite:{path}")
 
 
-PROGRAM = """#!{python}
-import sys
-line = sys.stdin.readline()
-with open({to!r}, "a") as file:
-    file.write(line)
-print("taken")
+PROGRAM = """#!/bin/sh
+cat >> '{to}'
+echo taken
 """
 
 
@@ -141,7 +138,7 @@ print("taken")
 def program(tmp_path: Path) -> Path:
     """Return a program that adds its standard input to the file `to`."""
     path = tmp_path / "program"
-    path.write_text(PROGRAM.format(python=sys.executable, to=str(tmp_path / "to")))
+    path.write_text(PROGRAM.format(to=tmp_path / "to"))
     path.chmod(0o755)
     return path
 
