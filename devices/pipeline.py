@@ -3,47 +3,55 @@
 from __future__ import annotations
 
 from edgernn.artifact import Artifact
-from edgernn.decode.keyword import KeywordDecoder, KeywordSpec
+from edgernn.devices.decoders import DecoderSpec, decoder_spec_of, open_decoder
 from edgernn.devices.runner import open_runner
-from edgernn.errors import ArtifactError
+from edgernn.errors import ArtifactError, UsageError
 from edgernn.frontend import FrontEnd, LogMel, PlainSamples
-from edgernn.spec import StreamSpec
-from edgernn.stream import Stream
+from edgernn.sensor_stream import HOLD_FRAMES, SensorStream
+from edgernn.stream import EventStream, Stream
 
-__all__ = ["front_end_of", "keyword_spec_of", "open_front_end", "open_stream", "row_seconds", "words_of"]
+__all__ = ["front_end_of", "open_front_end", "open_stream"]
 
 
 def open_stream(
-    artifact: Artifact, runtime: str | None = None, threads: int = 1, decoder: KeywordSpec | None = None
-) -> Stream:
-    """Open everything from samples to events.
+    artifact: Artifact,
+    runtime: str | None = None,
+    threads: int = 1,
+    decoder: DecoderSpec | None = None,
+    rate_hz: float | None = None,
+    hold_frames: int = HOLD_FRAMES,
+) -> EventStream:
+    """Open everything from samples, or frames where the artifact has no front end, to events.
 
-    `decoder` replaces the artifact's own. Raises `ArtifactError` if the artifact is not for spotting words in sound,
-    and what `open_runner` raises.
+    `decoder` replaces the artifact's own, `rate_hz` the rate of frames that it says; `hold_frames` is how many lost
+    ones are bridged. Raises `ArtifactError` if the artifact has no decoder, `UsageError` if one does not fit or nothing
+    says the rate, and what `open_runner` raises.
     """
-    front_end = open_front_end(artifact)
-    spec = decoder or keyword_spec_of(artifact)
+    front_end = None if artifact.front_end is None else open_front_end(artifact)
+    rate_hz = front_end.rows_hz if front_end else rate_hz or artifact.frame_rate_hz
+    if rate_hz is None:
+        raise UsageError(
+            f"{artifact.path} does not say how many frames a second it takes: add the rate to the source, as in "
+            "'csv:PATH?rate=50'"
+        )
+    spec = decoder or decoder_spec_of(artifact)
     runner = open_runner(artifact, runtime, threads)
     if runner.spec.contexts:
         names = ", ".join(item.name for item in runner.spec.contexts)
         raise ArtifactError(
-            f"{artifact.path} takes a context ({names}), which a stream of sound does not bring: open it from Python "
-            "and begin with runner.reset(context=...)"
+            f"{artifact.path} takes a context ({names}), which no source brings: open it from Python and begin with "
+            "runner.reset(context=...)"
         )
-    outputs = runner.spec.outputs[0].shape[-1]
-    if outputs != len(artifact.labels):
-        raise ArtifactError(f"{artifact.path} has {len(artifact.labels)} labels for {outputs} outputs: convert again")
-    seconds = row_seconds(runner.spec, front_end.rows_hz)
-    return Stream(front_end, runner, KeywordDecoder(spec, artifact.labels, seconds))
+    decoding, scorer = open_decoder(spec, artifact, runner.spec, rate_hz)
+    if front_end is None:
+        return SensorStream(runner, decoding, rate_hz, scorer, hold_frames)
+    return Stream(front_end, runner, decoding, scorer)
 
 
 def front_end_of(artifact: Artifact) -> LogMel:
     """Return the parameters of the front end; raise `ArtifactError` if there is none."""
     if artifact.front_end is None:
-        raise ArtifactError(
-            f"{artifact.path} has no front end: its model takes frames of something else than sound; push them from "
-            "Python (edgernn.stream.FrameStream), or measure with edgernn profile"
-        )
+        raise ArtifactError(f"{artifact.path} has no front end: its model takes frames of something else than sound")
     return LogMel.from_dict(artifact.front_end)
 
 
@@ -51,22 +59,3 @@ def open_front_end(artifact: Artifact) -> FrontEnd | PlainSamples:
     """Return what makes frames of sound: nothing, where the model does it; raise `ArtifactError` if there is none."""
     params = front_end_of(artifact)
     return PlainSamples(params) if artifact.front_end_embedded else FrontEnd(params)
-
-
-def keyword_spec_of(artifact: Artifact) -> KeywordSpec:
-    """Return the decoder's parameters; raise `ArtifactError` if there is none."""
-    if artifact.decoder is None:
-        raise ArtifactError(f"{artifact.path} has no decoder: nothing says what its outputs mean")
-    return KeywordSpec.from_dict(artifact.decoder)
-
-
-def words_of(artifact: Artifact) -> list[str]:
-    """Return the words that its events may have."""
-    ignored = keyword_spec_of(artifact).ignore
-    return [label for label in artifact.labels if label not in ignored]
-
-
-def row_seconds(spec: StreamSpec, input_hz: float) -> float:
-    """Return how much time lies between two rows of the first output."""
-    rows = 1 if spec.output_kinds[0] == "prefix" else spec.outputs[0].shape[1]
-    return spec.frames_per_step / input_hz / rows

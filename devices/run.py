@@ -18,13 +18,14 @@ import numpy as np
 
 from edgernn.artifact import Artifact
 from edgernn.decode.keyword import KeywordSpec
-from edgernn.devices import sinks, sources
-from edgernn.devices.pipeline import front_end_of, keyword_spec_of, open_stream, words_of
+from edgernn.devices import decoders, sinks, sources
+from edgernn.devices.decoders import DecoderSpec, decoder_spec_of, names_of, read_decoder, with_threshold
+from edgernn.devices.pipeline import open_stream
 from edgernn.devices.runner import RUNTIMES
 from edgernn.devices.sources.microphone import list_microphones
 from edgernn.errors import AudioError, UsageError
 from edgernn.events import Stamp
-from edgernn.stream import Sink, Source, Stream
+from edgernn.stream import EventStream, Sink, Source
 from edgernn.text import table
 
 __all__ = ["main", "pump"]
@@ -40,11 +41,14 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if options.duration is not None and not 0 < options.duration < float("inf"):
         raise UsageError(f"--duration must be a number of seconds above 0, not {options.duration:g}")
     artifact = Artifact.open(options.artifact)
-    rate_hz = front_end_of(artifact).rate_hz
-    decoder = _with_thresholds(keyword_spec_of(artifact), options.threshold, artifact.labels)
-    stream = open_stream(artifact, options.runtime, options.threads, decoder)
-    sink = sinks.open_sink(options.sink, words=words_of(artifact))
-    source = sources.open_source(_source_uri(options), rate_hz, options.fast)
+    sound = artifact.front_end is not None
+    uri = _source_uri(options, sound)
+    decoder = read_decoder(options.decoder) if options.decoder else decoder_spec_of(artifact)
+    decoder = _with_thresholds(decoder, options.threshold, artifact.labels)
+    rate_hz = None if sound else sources.frame_rate(uri)
+    stream = open_stream(artifact, options.runtime, options.threads, decoder, rate_hz)
+    sink = sinks.open_sink(options.sink, words=names_of(decoder, artifact))
+    source = sources.open_source(uri, stream.rate_hz, options.fast, shape=stream.frame_shape)
     print(f"{artifact.name} in {stream.runner.runtime}; Ctrl-C ends", file=sys.stderr)
     busy_s = pump(source, stream, sink, options.duration)
     print(_summary(stream, busy_s), file=sys.stderr)
@@ -59,7 +63,7 @@ def _list_microphones() -> int:
     return 0
 
 
-def pump(source: Source, stream: Stream, sink: Sink, duration_s: float | None = None) -> float:
+def pump(source: Source, stream: EventStream, sink: Sink, duration_s: float | None = None) -> float:
     """Bring sound from the source through the stream to the sink, until its end, an interrupt, or `duration_s`.
 
     Returns the seconds that computing took; waiting for sound does not count. Closes source and sink.
@@ -89,33 +93,37 @@ def _interrupts_end() -> Iterator[None]:
         signal.signal(signal.SIGTERM, old)
 
 
-def _summary(stream: Stream, busy_s: float) -> str:
-    audio_s = stream.samples / stream.rate_hz
-    factor = f"{busy_s / audio_s:.4f}" if audio_s else "–"
+def _summary(stream: EventStream, busy_s: float) -> str:
+    seconds = stream.samples / stream.rate_hz
+    factor = f"{busy_s / seconds:.4f}" if seconds else "–"
+    what, lost = ("frames", "frames") if stream.frame_shape else ("sound", "samples")
+    held = "".join(f", {count} {cause}" for cause, count in stream.dropped.items())
     median_us = f"{np.median(stream.step_us):.1f}" if stream.step_us else "–"
     return (
-        f"{audio_s:.2f} s of sound, real-time factor {factor}, {stream.frames} frames, {stream.steps} steps "
-        f"of {median_us} µs (median), {stream.lost} samples lost, {stream.events} events"
+        f"{seconds:.2f} s of {what}, real-time factor {factor}, {stream.frames} frames, {stream.steps} steps "
+        f"of {median_us} µs (median), {stream.lost} {lost} lost{held}, {stream.events} events"
     )
 
 
-def _with_thresholds(spec: KeywordSpec, texts: Sequence[str], labels: Sequence[str]) -> KeywordSpec:
+def _with_thresholds(spec: DecoderSpec, texts: Sequence[str], labels: tuple[str, ...]) -> DecoderSpec:
     for text in texts:
         word, equals, number = text.rpartition("=")
         try:
             value = float(number)
         except ValueError:
             raise UsageError(f"a threshold is a number or WORD=NUMBER, not '{text}'") from None
-        if not 0 < value <= 1:
+        if isinstance(spec, KeywordSpec) and not 0 < value <= 1:
             raise UsageError(f"--threshold must be above 0 and at most 1, not '{text}'")
-        spec = spec.with_threshold({word: value} if equals else value, labels)
+        spec = with_threshold(spec, {word: value} if equals else value, labels)
     return spec
 
 
-def _source_uri(options: argparse.Namespace) -> str:
+def _source_uri(options: argparse.Namespace, sound: bool) -> str:
     if options.recording is not None and options.source is not None:
         raise UsageError(f"two sources are named, {options.recording} and {options.source}: name one")
-    uri: str = options.recording or options.source or "mic:"
+    uri: str = options.recording or options.source or ("mic:" if sound else "")
+    if not uri:
+        raise UsageError(f"{options.artifact} takes frames, not sound: name their --source, such as csv:PATH")
     if options.rate is None:
         return uri
     if uri not in ("-", "stdin:"):
@@ -126,24 +134,33 @@ def _source_uri(options: argparse.Namespace) -> str:
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Run an artifact on a recording or on live sound, and print what it spots.",
-        epilog=_catalogue("sources", sources.SCHEMES) + "\n" + _catalogue("sinks", sinks.SCHEMES),
+        description="Run an artifact on a recording, on live sound, or on frames of a sensor, and print what it spots.",
+        epilog="\n".join(
+            _catalogue(title, schemes)
+            for title, schemes in (
+                ("sources of sound", sources.SOUND),
+                ("sources of frames, for artifacts without a front end", sources.FRAMES),
+                ("sinks", sinks.SCHEMES),
+                ("decoders", decoders.SCHEMES),
+            )
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("artifact", nargs="?", help="folder that edgernn convert wrote")
     add("recording", nargs="?", help="short for --source PATH")
-    add("--source", metavar="URI", help="where the sound comes from (default: mic:)")
+    add("--source", metavar="URI", help="where sound or frames come from (default: mic:)")
     add("--sink", metavar="URI", default="text:", help="where events go (default: text:)")
     add("--runtime", choices=RUNTIMES, help="default: the first that is installed and fits")
     add("--threads", type=int, default=1, metavar="N", help="threads of the runtime (default: 1)")
     add("--fast", action="store_true", help="take a recording as quickly as possible, not at its own pace")
     add("--threshold", action="append", default=[], metavar="[WORD=]X", help="score at which a word counts, 0 to 1")
-    add("--duration", type=float, metavar="S", help="end after so many seconds of sound")
+    add("--decoder", metavar="URI", help="what makes events of the outputs (default: the artifact's)")
+    add("--duration", type=float, metavar="S", help="end after so many seconds of what comes")
     add("--rate", type=int, metavar="HZ", help="sample rate of standard input (default: the model's)")
     add("--list-devices", action="store_true", help="list the microphones, and end")
     return parser
 
 
 def _catalogue(title: str, schemes: dict[str, str]) -> str:
-    return f"{title}:\n" + "\n".join(f"  {scheme:<24}{about}" for scheme, about in schemes.items())
+    return f"{title}:\n" + "\n".join(f"  {scheme:<32}{about}" for scheme, about in schemes.items())

@@ -23,6 +23,7 @@ from edgernn.files import check_there
 __all__ = [
     "BACKGROUND",
     "SILENCE",
+    "SUFFIXES",
     "UNKNOWN",
     "Clip",
     "class_of",

@@ -8,11 +8,11 @@ import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from edgernn.errors import FailureError
 
-__all__ = ["Event", "Keyword", "Message", "Stamp"]
+__all__ = ["Alarm", "Event", "Keyword", "Message", "Stamp"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Keyword:
     end_s: float
     """Where in the stream it was decided, seconds from the stream's start."""
 
+    @property
+    def label(self) -> str:
+        """The word: what every kind of event has, to tell one from another."""
+        return self.word
+
     def to_json(self) -> str:
         """Return one line of JSON, without a line break."""
         return json.dumps(_to_dict(self))
@@ -38,21 +43,54 @@ class Keyword:
     @classmethod
     def from_json(cls, line: str) -> Keyword:
         """Read what `to_json` wrote; raise `FailureError` for anything else."""
-        try:
-            return _event(json.loads(line))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise FailureError(f"{line!r} is not the JSON line of a keyword: {error}") from error
+        return _from_json(cls, line)
 
     def __str__(self) -> str:
         """Return a line for people."""
-        return f"{self.start_s:8.2f} s  {self.word:<12} {self.score:.2f}  (until {self.end_s:.2f} s)"
+        return _for_people(self)
 
 
-Event = Keyword
-"""Any event; further kinds join as a union, and in `KINDS`."""
+@dataclass(frozen=True)
+class Alarm:
+    """A value that was beyond its threshold for long enough.
 
-KINDS: dict[str, type[Event]] = {"keyword": Keyword}
+    >>> print(Alarm("pump", 1.31, 60.0, 60.5).to_json())
+    {"event": "alarm", "name": "pump", "score": 1.31, "start_s": 60.0, "end_s": 60.5}
+    """
+
+    name: str
+    score: float
+    """The value when it was decided."""
+    start_s: float
+    """Where in the stream the value passed the threshold, seconds from the stream's start."""
+    end_s: float
+    """Where in the stream it was decided, seconds from the stream's start."""
+
+    @property
+    def label(self) -> str:
+        """The name: what every kind of event has, to tell one from another."""
+        return self.name
+
+    def to_json(self) -> str:
+        """Return one line of JSON, without a line break."""
+        return json.dumps(_to_dict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Alarm:
+        """Read what `to_json` wrote; raise `FailureError` for anything else."""
+        return _from_json(cls, line)
+
+    def __str__(self) -> str:
+        """Return a line for people."""
+        return _for_people(self)
+
+
+Event = Keyword | Alarm
+"""Any event; a further kind joins here, and in `KINDS`."""
+
+KINDS: dict[str, type[Keyword] | type[Alarm]] = {"keyword": Keyword, "alarm": Alarm}
 """What the member `event` of a JSON line says, and what it then is."""
+Kind = TypeVar("Kind", Keyword, Alarm)
 
 
 @dataclass(frozen=True)
@@ -106,6 +144,23 @@ class Stamp:
 def _to_dict(event: Event) -> dict[str, Any]:
     kind = next(name for name, cls in KINDS.items() if cls is type(event))
     return {"event": kind, **asdict(event)}
+
+
+def _from_json(cls: type[Kind], line: str) -> Kind:
+    kind = next(name for name, known in KINDS.items() if known is cls)
+    try:
+        event = _event(json.loads(line))
+        if not isinstance(event, cls):
+            raise ValueError("it is another kind of event")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FailureError(
+            f"{line!r} is not the JSON line of {'an' if kind[0] in 'aeiou' else 'a'} {kind}: {error}"
+        ) from error
+    return event
+
+
+def _for_people(event: Event) -> str:
+    return f"{event.start_s:8.2f} s  {event.label:<12} {event.score:.2f}  (until {event.end_s:.2f} s)"
 
 
 def _event(values: dict[str, Any]) -> Event:

@@ -3,15 +3,16 @@
 Source -> FrontEnd -> Runner -> decoder -> Event -> Message -> Sink
 
 `FrameStream` is the model alone, frames in any cut to outputs (`FrameBatch` for several streams in one step); `Stream`
-is all from samples to events.
+is all from samples to events, `edgernn.sensor_stream.SensorStream` the same for frames of a sensor or a camera.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from abc import ABC, abstractmethod
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,20 @@ from edgernn.events import Event, Message
 from edgernn.frontend import FrontEnd, PlainSamples
 from edgernn.spec import StreamSpec, TensorSpec
 
-__all__ = ["Chunk", "Context", "Decoder", "FrameBatch", "FrameStream", "Runner", "Sink", "Source", "State", "Stream"]
+__all__ = [
+    "Chunk",
+    "Context",
+    "Decoder",
+    "EventStream",
+    "FrameBatch",
+    "FrameStream",
+    "Runner",
+    "Scorer",
+    "Sink",
+    "Source",
+    "State",
+    "Stream",
+]
 
 Context = Mapping[str, NDArray[Any]]
 """What a stream is given once, when it begins: name of each context of the model to its array."""
@@ -35,11 +49,23 @@ class Chunk:
     """What a source delivers at once."""
 
     samples: NDArray[np.float32]
-    """Shape `(n,)`, mono, full scale at ±1."""
+    """Sound `(n,)`, mono, full scale at ±1; or frames `(n, features...)`."""
     time_s: float
     """When its last sample was there, on the monotonic clock, seconds."""
     lost: int = 0
-    """Samples that were lost just before this chunk."""
+    """Samples or frames that are missing just before this chunk."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """What the source did not deliver since the last chunk, by cause: samples, frames, or messages it could not read.
+
+    Empty where `lost` says it all.
+    """
+    idle: bool = False
+    """Without samples, and rightly so: the source is well, and there is nothing to be had just now."""
+
+    @property
+    def causes(self) -> Mapping[str, int]:
+        """What is to be counted, by cause."""
+        return self.dropped or ({"lost": self.lost} if self.lost else {})
 
 
 class Runner(Protocol):
@@ -82,6 +108,20 @@ class Runner(Protocol):
         """Free the runtime; closing twice is harmless."""
 
 
+class Scorer(Protocol):
+    """A step's frames and outputs to rows of scores `(labels,)` for the decoder."""
+
+    @property
+    def delay_rows(self) -> int:
+        """How many rows after a reset say nothing yet: the warm-up."""
+
+    def rows(self, frames: NDArray[np.float32], outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Take the frames of one step and what came of it; return `(n, labels)`."""
+
+    def reset(self) -> None:
+        """Forget the stream."""
+
+
 class Decoder(Protocol):
     """Scores to events."""
 
@@ -95,8 +135,9 @@ class Decoder(Protocol):
 class Source(Protocol):
     """Where samples come from. Iterating gives chunks until the source ends or is closed."""
 
-    rate_hz: int
-    """Samples per second of what it delivers (after resampling)."""
+    @property
+    def rate_hz(self) -> float:
+        """Samples per second of what it delivers (after resampling), or frames."""
 
     def __iter__(self) -> Iterator[Chunk]: ...
 
@@ -273,7 +314,114 @@ def _check_frames(tensor: TensorSpec, array: NDArray[Any]) -> None:
     tensor.check_entries(array)
 
 
-class Stream:
+class EventStream(ABC):
+    """Samples or frames to events: the steps, the warm-up, the events' times, and what is counted.
+
+    Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        decoder: Decoder,
+        rate_hz: float,
+        features: tuple[int, ...],
+        rows_per_frame: int = 1,
+        scorer: Scorer | None = None,
+    ) -> None:
+        """Take what is common; without a `scorer`, the decoder gets the first output."""
+        self.runner = runner
+        self.decoder = decoder
+        self.rate_hz = rate_hz
+        """Samples or frames a second of what is pushed."""
+        self.step_us: deque[float] = deque(maxlen=10_000)
+        """How long the latest steps took, in microseconds."""
+        self.samples = self.lost = self.frames = self.steps = self.events = self.resets = 0
+        self.dropped: Counter[str] = Counter()
+        """Frames by what was wrong with them: those with a value that is none, "held" or, in a row, "skipped"."""
+        self._frames_per_step = runner.spec.frames_per_step
+        self._rows = 0
+        self._rows_per_frame = rows_per_frame
+        self._scorer = scorer or _FirstOutput(runner)
+        self._waiting = np.zeros((0, *features), np.float32)
+        self._clock_samples = self._start_samples = self._to_drop = 0
+
+    @property
+    def clock_samples(self) -> int:
+        """Where in the stream it is, samples, with those that were lost."""
+        return self._clock_samples
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of one of the frames that are pushed; `()` for samples of sound."""
+        return ()
+
+    def reset(self, clock_samples: int = 0) -> None:
+        """Forget all so far and set the clock; what was counted stays counted."""
+        self._clock_samples = clock_samples
+        self._restart()
+
+    @abstractmethod
+    def push(self, samples: NDArray[np.floating[Any]], lost: int = 0) -> list[Event]:
+        """Take samples or frames, of which `lost` are missing just before; return what was decided."""
+
+    def _restart(self) -> None:
+        self.runner.reset()
+        self.decoder.reset()
+        self._waiting = self._waiting[:0]
+        self._start_samples = self._clock_samples
+        self._scorer.reset()
+        self._to_drop = self._scorer.delay_rows
+
+    def _step_through(self, frames: NDArray[np.float32]) -> list[Event]:
+        self._rows += len(frames)
+        self.frames = self._rows // self._rows_per_frame
+        if len(self._waiting):
+            frames = np.concatenate([self._waiting, frames])
+        size, events = self._frames_per_step, []
+        steps = len(frames) // size
+        for start in range(0, steps * size, size):
+            before = time.perf_counter()
+            outputs = self.runner.step(frames[start : start + size])
+            self.step_us.append((time.perf_counter() - before) * 1e6)
+            for row in self._scorer.rows(frames[start : start + size], outputs):
+                event = self._decode(row)
+                if event is not None:
+                    events.append(event)
+        self.steps += steps
+        self._waiting = frames[steps * size :]
+        return events
+
+    def _decode(self, row: NDArray[np.float32]) -> Event | None:
+        if self._to_drop:  # the warm-up, so that the decoder's steps are the source model's
+            self._to_drop -= 1
+            return None
+        event = self.decoder.push(row)
+        if event is None:
+            return None
+        self.events += 1
+        offset = self._start_samples / self.rate_hz
+        return replace(event, start_s=round(event.start_s + offset, 4), end_s=round(event.end_s + offset, 4))
+
+
+class _FirstOutput:
+    """A scorer: the first output as it is."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    @property
+    def delay_rows(self) -> int:
+        return self._runner.spec.output_delays[0]
+
+    def rows(self, frames: NDArray[np.float32], outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return outputs[0].reshape(-1, outputs[0].shape[-1])
+
+    def reset(self) -> None:
+        """Nothing is remembered."""
+
+
+class Stream(EventStream):
     """Samples in any cut to events: front end, steps and decoder. Not for several threads at once.
 
     A gap of lost samples up to `LONGEST_PATCH_S` is filled with zeros, which a recurrent network forgets soon.
@@ -283,7 +431,9 @@ class Stream:
 
     LONGEST_PATCH_S = 0.1
 
-    def __init__(self, front_end: FrontEnd | PlainSamples, runner: Runner, decoder: Decoder) -> None:
+    def __init__(
+        self, front_end: FrontEnd | PlainSamples, runner: Runner, decoder: Decoder, scorer: Scorer | None = None
+    ) -> None:
         spec = runner.spec
         if spec.batch != 1:
             raise UsageError(
@@ -295,36 +445,14 @@ class Stream:
             found = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in spec.inputs)
             given = f"the front end gives {features[0]} features a frame" if features else "what comes is samples"
             raise UsageError(f"{given}, and the model takes {found}")
+        rows_per_frame = round(front_end.rows_hz / front_end.params.frame_rate_hz)
+        super().__init__(runner, decoder, front_end.params.rate_hz, features, rows_per_frame, scorer)
         self.front_end = front_end
-        self.runner = runner
-        self.decoder = decoder
-        self.rate_hz = front_end.params.rate_hz
-        self.step_us: deque[float] = deque(maxlen=10_000)
-        """How long the latest steps took, in microseconds."""
-        self.samples = self.lost = self.frames = self.steps = self.events = self.resets = 0
-        self._frames_per_step = spec.frames_per_step
-        self._rows = 0
-        self._rows_per_frame = round(front_end.rows_hz / front_end.params.frame_rate_hz)
-        self._waiting = np.zeros((0, *features), np.float32)
         self.reset()
-
-    @property
-    def clock_samples(self) -> int:
-        """Where in the stream it is, samples, with those that were lost."""
-        return self._clock_samples
-
-    def reset(self, clock_samples: int = 0) -> None:
-        """Forget the sound so far and set the clock; what was counted stays counted."""
-        self._clock_samples = clock_samples
-        self._restart()
 
     def _restart(self) -> None:
         self.front_end.reset()
-        self.runner.reset()
-        self.decoder.reset()
-        self._waiting = self._waiting[:0]
-        self._start_samples = self._clock_samples
-        self._to_drop = self.runner.spec.output_delays[0]
+        super()._restart()
 
     def push(self, samples: NDArray[np.floating[Any]], lost: int = 0) -> list[Event]:
         """Take samples `(n,)`, full scale at ±1, of which `lost` are missing just before; return what was decided.
@@ -345,33 +473,3 @@ class Stream:
         self._restart()
         self.resets += 1
         return []
-
-    def _step_through(self, frames: NDArray[np.float32]) -> list[Event]:
-        self._rows += len(frames)
-        self.frames = self._rows // self._rows_per_frame
-        if len(self._waiting):
-            frames = np.concatenate([self._waiting, frames])
-        size, events = self._frames_per_step, []
-        steps = len(frames) // size
-        for start in range(0, steps * size, size):
-            before = time.perf_counter()
-            output = self.runner.step(frames[start : start + size])[0]
-            self.step_us.append((time.perf_counter() - before) * 1e6)
-            for row in output.reshape(-1, output.shape[-1]):
-                event = self._decode(row)
-                if event is not None:
-                    events.append(event)
-        self.steps += steps
-        self._waiting = frames[steps * size :]
-        return events
-
-    def _decode(self, row: NDArray[np.float32]) -> Event | None:
-        if self._to_drop:  # the warm-up, so that the decoder's steps are the source model's
-            self._to_drop -= 1
-            return None
-        event = self.decoder.push(row)
-        if event is None:
-            return None
-        self.events += 1
-        offset = self._start_samples / self.rate_hz
-        return replace(event, start_s=round(event.start_s + offset, 4), end_s=round(event.end_s + offset, 4))

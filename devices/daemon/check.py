@@ -26,10 +26,10 @@ def check(config: Config) -> str:
     for name, pipeline in config.pipelines.items():
         try:
             prepared = prepare(pipeline)
-            rate_hz, runtime = prepared.stream.rate_hz, prepared.stream.runner.runtime
+            stream, runtime = prepared.stream, prepared.stream.runner.runtime
             rows.append([name, pipeline.source.uri, prepared.artifact.name, runtime, ", ".join(pipeline.sinks)])
-            prepared.stream.runner.close()
-            _check_source(pipeline.source, rate_hz)
+            stream.runner.close()
+            _check_source(pipeline.source, stream.rate_hz, stream.frame_shape)
         except EdgeRNNError as error:
             problems.append(f"pipeline {name}: {error}")
     if config.wake is not None:
@@ -57,12 +57,12 @@ def check_places(config: Config) -> None:
         _check_sink(sink)
     for pipeline in config.pipelines.values():
         with contextlib.suppress(FailureError):
-            _check_source(pipeline.source, ANY_HZ)
+            _check_source(pipeline.source, ANY_HZ, None)
 
 
-def _check_source(source: SourceConfig, rate_hz: int) -> None:
+def _check_source(source: SourceConfig, rate_hz: float, shape: tuple[int, ...] | None) -> None:
     _read_secrets(source)
-    sources.check_source(source.uri, rate_hz, source.options)
+    sources.check_source(source.uri, rate_hz, source.options, shape)
 
 
 def _check_sink(sink: SinkConfig) -> None:

@@ -45,8 +45,10 @@ from edgernn.devices.daemon.fields import (
     whole,
 )
 from edgernn.devices.daemon.layers import Layers, read_file_layer, value_of
+from edgernn.devices.decoders import DecoderSpec, read_decoder
 from edgernn.devices.runner import RUNTIMES
 from edgernn.errors import UsageError
+from edgernn.sensor_stream import HOLD_FRAMES
 
 __all__ = [
     "Config",
@@ -103,10 +105,15 @@ def _options(table: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _threshold(value: Any) -> float | Mapping[str, float]:
-    read = number(0, 1, above=True)
     if not isinstance(value, Mapping):
-        return float(read(value))
-    return {word: read(score) for word, score in value.items()}
+        return float(number(-1e30, 1e30)(value))  # an alarm may have any; the decoder says what it takes
+    return {word: number(0, 1, above=True)(score) for word, score in value.items()}
+
+
+def _decoder(value: Any) -> DecoderSpec:
+    if not isinstance(value, (str, Mapping)):
+        raise UsageError("must be a text such as 'alarm:distance?threshold=3', or a table with its kind")
+    return read_decoder(value)
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,10 @@ class PipelineConfig:
     """Names of `Config.sinks`."""
     runtime: Annotated[str | None, choice(*RUNTIMES)] = None
     threads: Annotated[int, whole(1, 64)] = 1
+    decoder: Annotated[DecoderSpec | None, _decoder] = None
+    """Instead of the artifact's."""
+    hold_frames: Annotated[int, whole(0, 1_000_000)] = HOLD_FRAMES
+    """How many lost frames of a sensor are bridged by the last one."""
     threshold: Annotated[float | Mapping[str, float] | None, _threshold] = None
     """Instead of the artifact's: for all words, or for some."""
     smoothing_ms: Annotated[float | None, number(0)] = None

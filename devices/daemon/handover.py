@@ -36,4 +36,4 @@ class Handover:
         """Tell whether an event is one that the old stream had decided before the new one took over."""
         if event.end_s > self._until_s:
             return False
-        return any(old.word == event.word and abs(old.end_s - event.end_s) <= SPREAD_S for old in self._told)
+        return any(old.label == event.label and abs(old.end_s - event.end_s) <= SPREAD_S for old in self._told)

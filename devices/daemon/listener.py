@@ -24,7 +24,7 @@ from edgernn.devices.daemon.handover import Handover
 from edgernn.devices.daemon.prepare import Prepared
 from edgernn.errors import EdgeRNNError, ShapeError, UsageError
 from edgernn.events import Event, Message
-from edgernn.stream import Chunk, Source, Stream
+from edgernn.stream import Chunk, EventStream, Source
 from edgernn.text import one_line
 
 __all__ = ["Listener"]
@@ -32,6 +32,7 @@ __all__ = ["Listener"]
 MOST_HUNG = 4  # threads that wait for a source that will never answer
 LOOK_S = 0.1  # how often level and scores are noted: it costs as much as a step
 STEADY_S = 5.0  # how long a source must deliver before its next failure counts as a first one
+SLOW_FRAMES = 10
 CAUGHT_UP = 0.1  # of `late_s`: how late a chunk may be after others were skipped
 
 _log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Listener:
     def __init__(
         self,
         prepared: Prepared,
-        open_source: Callable[[PipelineConfig, int], Source],
+        open_source: Callable[[PipelineConfig, EventStream], Source],
         put: Callable[[PipelineConfig, Event], Message],
         counters: Counters,
     ) -> None:
@@ -75,9 +76,10 @@ class Listener:
     def _adopt(self, prepared: Prepared) -> None:
         self.prepared, stream = prepared, prepared.stream
         counters = self.counters
-        if counters.labels != prepared.artifact.labels:
+        labels = getattr(stream.decoder, "labels", prepared.artifact.labels)
+        if counters.labels != labels:
             counters.scores.clear()  # its columns meant other words
-        counters.labels, counters.artifact = prepared.artifact.labels, prepared.artifact.name
+        counters.labels, counters.artifact = labels, prepared.artifact.name
         counters.runtime, counters.digest = stream.runner.runtime, prepared.key.digest
         counters.rate_hz = stream.rate_hz
         counters.thresholds = getattr(stream.decoder, "thresholds", {})
@@ -123,11 +125,17 @@ class Listener:
     @property
     def limit_s(self) -> float:
         """How long it may be without progress before something is wrong that it cannot mend itself."""
-        return self.prepared.config.stall_s + 10.0
+        return self.stall_s + 10.0
+
+    @property
+    def stall_s(self) -> float:
+        """How long the source may give nothing: as configured, but ten frames of a slow sensor at least; 0 for ever."""
+        stall_s = self.prepared.config.stall_s
+        return max(stall_s, SLOW_FRAMES / self.prepared.stream.rate_hz) if stall_s else 0.0
 
     def tend(self) -> bool:
         """Give up waiting for a source that stalls; return whether all is well. Called every now and then."""
-        since, stall_s = self._waiting_since, self.prepared.config.stall_s
+        since, stall_s = self._waiting_since, self.stall_s
         if since is not None and stall_s and time.monotonic() - since > stall_s:
             self._give_up()
         if self.counters.state == "ended" or (since is not None and not stall_s):
@@ -141,7 +149,7 @@ class Listener:
             self._turn += 1  # from here on, the thread that waits owns nothing
             self._waiting_since = None
             source, self._source = self._source, None
-        stalled = f"the source gave nothing for {self.prepared.config.stall_s:g} s"
+        stalled = f"the source gave nothing for {self.stall_s:g} s"
         self._note("stalled" if source else "unopened", stalled)
         threading.Thread(target=self._close, args=(source,), daemon=True).start()  # which may hang as well
         self.start()
@@ -184,7 +192,7 @@ class Listener:
                 return None
             self.counters.progress_s = self._waiting_since = time.monotonic()
         try:
-            source = self._open_source(self.prepared.config, self.prepared.stream.rate_hz)
+            source = self._open_source(self.prepared.config, self.prepared.stream)
         except Exception as error:
             with self._lock:
                 if self._owns(turn):
@@ -235,8 +243,8 @@ class Listener:
         begin, counters, config = time.monotonic(), self.counters, self.prepared.config
         if self._next is not None:
             self._change()
-        if chunk.lost:
-            counters.dropped["lost"] += chunk.lost
+        for cause, count in chunk.causes.items():
+            counters.dropped[cause] += count
         lost = chunk.lost + self._skipped
         was_late = self._late
         self._late = begin - chunk.time_s > config.late_s * (CAUGHT_UP if was_late else 1)
@@ -264,7 +272,7 @@ class Listener:
         _log.info("%s: the source is back", self.counters.name)
         return gap
 
-    def _push(self, stream: Stream, chunk: Chunk, lost: int) -> bool:
+    def _push(self, stream: EventStream, chunk: Chunk, lost: int) -> bool:
         """Hear one chunk; return whether that went well."""
         try:
             events = stream.push(chunk.samples, lost)
@@ -279,10 +287,12 @@ class Listener:
             _log.error("%s: begins anew: %s", self.counters.name, error)
             stream.reset(stream.clock_samples)
             return False
-        if len(chunk.samples):
+        if len(chunk.samples) or chunk.idle:
             self.counters.progress_s = now = time.monotonic()
             if now - self._opened_s > STEADY_S:
                 self._backoff.reset()
+        self.counters.dropped.update(stream.dropped)
+        stream.dropped.clear()
         self._keep(chunk.samples, lost)
         for event in events:
             self._tell(event)
@@ -293,7 +303,7 @@ class Listener:
             return
         self._handover.told(event)
         message = self._put(self.prepared.config, event)
-        self.counters.words[event.word] += 1
+        self.counters.words[event.label] += 1
         self.counters.recent.append(message)
 
     def _keep(self, samples: NDArray[np.float32], lost: int) -> None:
@@ -345,6 +355,11 @@ class Listener:
     def _look(self, chunk: Chunk) -> None:
         """Note level and scores, for whoever looks on."""
         counters, averages = self.counters, getattr(self.prepared.stream.decoder, "averages", None)
-        counters.level = float(np.sqrt(np.mean(np.square(chunk.samples))))
+        counters.level = _level(chunk.samples)
         if averages is not None:
             counters.scores.append((chunk.time_s, counters.level, averages))
+
+
+def _level(samples: NDArray[np.float32]) -> float:
+    level = float(np.sqrt(np.vdot(samples, samples) / max(1, samples.size)))
+    return level if np.isfinite(level) else 0.0  # a sensor may give NaN

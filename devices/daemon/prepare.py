@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 from edgernn.artifact import MANIFEST, MOST_MANIFEST, Artifact
 from edgernn.decode.keyword import KeywordSpec
+from edgernn.devices import sources
 from edgernn.devices.daemon.config import PipelineConfig
-from edgernn.devices.pipeline import keyword_spec_of, open_stream
+from edgernn.devices.decoders import DecoderSpec, decoder_spec_of, names_of, with_threshold
+from edgernn.devices.pipeline import open_stream
 from edgernn.devices.runner import RUNTIMES, runtime_for
 from edgernn.devices.verify import verify
-from edgernn.errors import ArtifactError
+from edgernn.errors import ArtifactError, UsageError
 from edgernn.files import read_file
-from edgernn.stream import Stream
+from edgernn.stream import EventStream
 
 __all__ = ["Prepared", "StreamKey", "prepare", "stream_key"]
 
@@ -40,7 +42,9 @@ class Prepared:
 
     config: PipelineConfig
     artifact: Artifact
-    stream: Stream
+    stream: EventStream
+    names: tuple[str, ...]
+    """The words or names that events may have."""
     key: StreamKey
 
 
@@ -48,11 +52,13 @@ def prepare(config: PipelineConfig) -> Prepared:
     """Open all that a pipeline needs but its source; raises what is wrong with it."""
     key = stream_key(config)
     artifact = Artifact.open(config.artifact)
-    decoder = _decoder(keyword_spec_of(artifact), config, artifact.labels)
+    decoder = _decoder(config.decoder or decoder_spec_of(artifact), config, artifact.labels)
     runtime = runtime_for(config.runtime, artifact.programs.get("step", {}))
     _verify(artifact, runtime)
-    stream = open_stream(artifact, runtime, config.threads, decoder)
-    return Prepared(config, artifact, stream, key)
+    takes_frames = artifact.front_end is None
+    rate_hz = sources.frame_rate(config.source.uri, config.source.options) if takes_frames else None
+    stream = open_stream(artifact, runtime, config.threads, decoder, rate_hz, config.hold_frames)
+    return Prepared(config, artifact, stream, tuple(names_of(decoder, artifact)), key)
 
 
 def stream_key(config: PipelineConfig) -> StreamKey:
@@ -62,7 +68,8 @@ def stream_key(config: PipelineConfig) -> StreamKey:
     except OSError as error:
         raise ArtifactError(f"{config.artifact} is not an artifact: {MANIFEST}: {error.strerror}") from error
     settings = (config.threshold, config.smoothing_ms, config.refractory_ms, config.ignore)
-    return StreamKey(config.artifact, hashlib.sha256(manifest).hexdigest(), config.runtime, config.threads, settings)
+    decoder = (config.decoder, *settings, config.hold_frames)
+    return StreamKey(config.artifact, hashlib.sha256(manifest).hexdigest(), config.runtime, config.threads, decoder)
 
 
 def _verify(artifact: Artifact, runtime: str) -> None:
@@ -73,9 +80,13 @@ def _verify(artifact: Artifact, runtime: str) -> None:
         _log.warning("%s has no certificate, so nothing proves its %s file on this machine", artifact.path, kind)
 
 
-def _decoder(spec: KeywordSpec, config: PipelineConfig, labels: tuple[str, ...]) -> KeywordSpec:
+def _decoder(spec: DecoderSpec, config: PipelineConfig, labels: tuple[str, ...]) -> DecoderSpec:
     if config.threshold is not None:
-        spec = spec.with_threshold(config.threshold, labels)
+        spec = with_threshold(spec, config.threshold, labels)
     names = ("smoothing_ms", "refractory_ms", "ignore")
     changes: dict[str, Any] = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    if isinstance(spec, KeywordSpec):
+        return replace(spec, **changes)
+    if set(changes) - {"refractory_ms"}:
+        raise UsageError(f"smoothing_ms and ignore are for words, and the decoder of {config.name} is an alarm")
     return replace(spec, **changes)

@@ -36,7 +36,7 @@ class Spectrogram:
 
     def _frames(self, frames: NDArray[np.float32]) -> NDArray[np.uint8]:
         self.row_s = 1 / self._rate_hz
-        rows = frames.reshape(len(frames), -1)
+        rows = np.nan_to_num(frames.reshape(len(frames), -1), posinf=0, neginf=0)  # sensors fail
         starts = np.linspace(0, rows.shape[1], min(rows.shape[1], MOST_FEATURES), endpoint=False).astype(int)
         rows = np.maximum.reduceat(rows, starts, axis=1)
         if rows.size:

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 
 from edgernn.devices import sinks, sources
 from edgernn.devices.daemon.check import check_places
@@ -24,10 +25,9 @@ from edgernn.devices.daemon.wake_counters import WakeCounters
 from edgernn.devices.daemon.wake_words import WakeWords, wake_key
 from edgernn.devices.daemon.web import WebServer
 from edgernn.devices.daemon.wyoming_server import WyomingServer
-from edgernn.devices.pipeline import words_of
 from edgernn.errors import EdgeRNNError, FailureError
 from edgernn.events import Event, Message, Stamp
-from edgernn.stream import Source
+from edgernn.stream import EventStream, Source
 
 __all__ = ["Supervisor"]
 
@@ -234,7 +234,7 @@ class Supervisor:
                 self._deliveries.pop(name).stop(DRAIN_S)
         for name, config in configs.items():
             if name not in self._deliveries:
-                words = [word for one in prepared if name in one.config.sinks for word in words_of(one.artifact)]
+                words = [word for one in prepared if name in one.config.sinks for word in one.names]
                 opener = sinks.sink_opener(config.uri, config.options, list(dict.fromkeys(words)))
                 self._deliveries[name] = Delivery(name, opener, self._outbox)
                 self._deliveries[name].start()
@@ -310,7 +310,7 @@ class _Reload:
     def _prepare(self, name: str, pipeline: PipelineConfig) -> Prepared:
         running = self._running.get(name)
         if running is not None and stream_key(pipeline) == running.key and _same_place(running.config, pipeline):
-            return Prepared(pipeline, running.artifact, running.stream, running.key)
+            return replace(running, config=pipeline)
         return prepare(pipeline)
 
 
@@ -319,11 +319,15 @@ def _same_place(one: PipelineConfig, other: PipelineConfig) -> bool:
 
 
 def _same_source(one: Prepared, other: Prepared) -> bool:
-    return _same_place(one.config, other.config) and one.stream.rate_hz == other.stream.rate_hz
+    old, new = one.stream, other.stream
+    same = (old.rate_hz, old.frame_shape) == (new.rate_hz, new.frame_shape)
+    return same and _same_place(one.config, other.config)
 
 
-def _open_source(config: PipelineConfig, rate_hz: int) -> Source:
-    return sources.open_source(config.source.uri, rate_hz, config.fast, config.source.options)
+def _open_source(config: PipelineConfig, stream: EventStream) -> Source:
+    return sources.open_source(
+        config.source.uri, stream.rate_hz, config.fast, config.source.options, shape=stream.frame_shape
+    )
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from edgernn.devices.daemon.wyoming_events import ClientError, WyomingEvent
 from edgernn.devices.sources.pcm import PcmFormat, decode
 from edgernn.devices.sources.resample import Resampler
 from edgernn.events import Event
-from edgernn.stream import Stream
+from edgernn.stream import EventStream
 
 __all__ = ["Tell", "WakeSession"]
 
@@ -35,7 +35,7 @@ class _Lane:
     """One artifact's stream of a client, and how its sound gets there."""
 
     spotter: Spotter
-    stream: Stream
+    stream: EventStream
     resampler: Resampler
 
 
@@ -111,7 +111,7 @@ class WakeSession:
         self.close()
         for spotter in self._words().spotters_of(self._names):
             stream = spotter.take()
-            self._lanes.append(_Lane(spotter, stream, Resampler(form.rate_hz, stream.rate_hz)))
+            self._lanes.append(_Lane(spotter, stream, Resampler(form.rate_hz, round(stream.rate_hz))))
         self._format, self._asked, self._detected = form, True, False
         self._begin_ms = timestamp if _is_number(timestamp) else 0
         self._counters.count_stream()
@@ -143,11 +143,11 @@ class WakeSession:
 
         (Satellites count in nanoseconds, whatever the protocol says: so nothing is added to what they gave.)
         """
-        if event.word not in (spotter.words if self._names is None else self._names):
+        if event.label not in (spotter.words if self._names is None else self._names):
             return
         self._detected = True
         when = timestamp if _is_number(timestamp) else int(self._begin_ms + 1000 * event.end_s)
-        self._send(WyomingEvent("detection", {"name": event.word, "timestamp": when}))
+        self._send(WyomingEvent("detection", {"name": event.label, "timestamp": when}))
         self._tell(spotter, event)
 
     def _stop(self, event: WyomingEvent) -> None:

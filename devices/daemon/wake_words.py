@@ -12,9 +12,10 @@ from edgernn import __version__
 from edgernn.artifact import Artifact
 from edgernn.devices.daemon.config import PipelineConfig, SourceConfig, WakeConfig
 from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
-from edgernn.devices.pipeline import open_stream, words_of
+from edgernn.devices.decoders import decoder_spec_of, names_of
+from edgernn.devices.pipeline import front_end_of, open_stream
 from edgernn.errors import ArtifactError, UsageError
-from edgernn.stream import Stream
+from edgernn.stream import EventStream
 
 __all__ = ["PROGRAM", "Spotter", "WakeWords", "wake_key"]
 
@@ -31,7 +32,7 @@ class Spotter:
         self._lock = threading.Lock()
         self._retired = False
 
-    def take(self) -> Stream:
+    def take(self) -> EventStream:
         """Return a stream at its beginning; raise `ArtifactError` if it must be opened and its file is another now."""
         with self._lock:
             if self._spare:
@@ -44,7 +45,7 @@ class Spotter:
             raise ArtifactError(f"{artifact.path} was replaced since it was opened: reload the daemon (SIGHUP)")
         return stream
 
-    def give_back(self, stream: Stream) -> None:
+    def give_back(self, stream: EventStream) -> None:
         """Keep a stream for the next client."""
         stream.reset()
         with self._lock:
@@ -68,7 +69,9 @@ class WakeWords:
     def __init__(self, config: WakeConfig) -> None:
         self.config, self.key = config, wake_key(config)
         artifacts = [Artifact.open(path) for path in config.artifact]
-        offered = [words_of(artifact) for artifact in artifacts]
+        for artifact in artifacts:
+            front_end_of(artifact)  # words are heard: it must take sound
+        offered = [names_of(decoder_spec_of(artifact), artifact) for artifact in artifacts]
         _check(config, offered)
         self.spotters = [
             Spotter(prepare(_pipeline(config, artifact)), [word for word in words if _is_offered(config, word)])

@@ -117,7 +117,7 @@ class WyomingServer:
             self._clients.discard(client)
 
     def _tell(self, spotter: Spotter, event: Event) -> None:
-        self._counters.count_word(event.word)
+        self._counters.count_word(event.label)
         if spotter.prepared.config.sinks:
             self._put(spotter.prepared.config, event)
 

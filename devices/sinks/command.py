@@ -101,7 +101,7 @@ def _values(message: Message | None) -> dict[str, str]:
     if message is None:
         return dict.fromkeys(("word", "score", "id", "pipeline", "time", "json"), "")
     event = message.event
-    own = {"word": event.word, "score": f"{event.score:.2f}", "json": message.to_json()}
+    own = {"word": event.label, "score": f"{event.score:.2f}", "json": message.to_json()}
     return {**own, "id": message.id, "pipeline": message.pipeline, "time": message.time}
 
 

@@ -42,11 +42,11 @@ def discovery_payload(base: str, name: str, words: Sequence[str]) -> dict[str, A
             "icon": "mdi:account-voice",
             "event_types": list(words),
             "state_topic": event_topic,
-            "value_template": "{{ dict(value_json, event_type=value_json.word) | to_json }}",
+            "value_template": "{{ dict(value_json, event_type=value_json.word | default(value_json.name)) | to_json }}",
         },
         "running": _diagnostic("binary_sensor", "Running", status_topic)
         | {"device_class": "connectivity", "payload_on": ONLINE, "payload_off": OFFLINE},
-        "last_word": _diagnostic("sensor", "Last word", event_topic, "word"),
+        "last_word": _diagnostic("sensor", "Last word", event_topic, "word | default(value_json.name)"),
         "last_score": _diagnostic("sensor", "Last score", event_topic, "score | round(2)"),
         "last_pipeline": _diagnostic("sensor", "Last heard by", event_topic, "pipeline"),
         "last_time": _diagnostic("sensor", "Last heard", event_topic, "time") | {"device_class": "timestamp"},
@@ -73,7 +73,7 @@ def _trigger(word: str, topic: str) -> dict[str, Any]:
         "subtype": word,
         "topic": topic,
         "payload": word,
-        "value_template": "{{ value_json.word }}",
+        "value_template": "{{ value_json.word | default(value_json.name) }}",
     }
 
 

@@ -68,8 +68,8 @@ class MqttSink:
 
     def write(self, message: Message) -> None:
         """Publish one event, and wait until the broker has it."""
-        if message.event.word not in self._words:
-            self._words.append(message.event.word)
+        if message.event.label not in self._words:
+            self._words.append(message.event.label)
             self._discover(self._client)
         with self._changed:
             self._answers.clear()

@@ -46,7 +46,7 @@ class SqliteSink:
     def write(self, message: Message) -> None:
         """Add a row, unless it is there; it has reached the disk when this returns."""
         event, values = message.event, (message.id, message.pipeline, message.time)
-        texts = [value.encode("utf-8", "replace").decode() for value in (*values, event.word)]  # no lone surrogates
+        texts = [value.encode("utf-8", "replace").decode() for value in (*values, event.label)]  # no lone surrogates
         with self._errors():
             if Path(self._path).stat().st_ino != self._inode:
                 raise FileNotFoundError

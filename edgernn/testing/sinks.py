@@ -89,7 +89,7 @@ class _Check:
         self.sent.append(message)
         if self.received:
             arrived = list(dict.fromkeys(one for one in self.received() if one in self.sent))  # repeats dropped
-            assert message in arrived, f"{message.event.word[:20]!r} has not arrived when write returns"
+            assert message in arrived, f"{message.event.label[:20]!r} has not arrived when write returns"
             order = list(dict.fromkeys(self.sent))
             assert arrived == order, "messages arrive in another order, or some not at all"
 

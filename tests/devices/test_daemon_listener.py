@@ -22,7 +22,7 @@ from edgernn.devices.daemon.listener import Listener
 from edgernn.devices.daemon.prepare import prepare
 from edgernn.errors import AudioError, UsageError
 from edgernn.events import Event, Keyword, Message, Stamp
-from edgernn.stream import Chunk, Source
+from edgernn.stream import Chunk, EventStream, Source
 
 RATE = 16000
 SIZE = 320
@@ -86,7 +86,7 @@ class Pipeline:
         self.listener = Listener(prepare(self.config), self._open, self._put, Counters("hall"))
         self.counters = self.listener.counters
 
-    def _open(self, config: PipelineConfig, rate_hz: int) -> Source:
+    def _open(self, config: PipelineConfig, stream: EventStream) -> Source:
         step = next(self._scripts)
         if isinstance(step, Exception):
             raise step

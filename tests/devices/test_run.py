@@ -148,7 +148,6 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "wrong digest": (lambda f: flip(f / "step.onnx", 100), "does not match its digest"),
     "half a manifest": (lambda f: os.truncate(f / MANIFEST, 500), "cannot be read"),
     "future format": (lambda f: change(f, format_version=2), "format version 2"),
-    "no front end": (lambda f: change(f, front_end=None), "has no front end"),
     "no decoder": (lambda f: change(f, decoder=None), "has no decoder"),
     "too few labels": (lambda f: change(f, labels=["sound"]), "1 labels for 2 outputs"),
     "rate of zero": (lambda f: change(f, front_end={**manifest(f)["front_end"], "rate_hz": 0}), "rate_hz must be"),
@@ -168,6 +167,12 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 def change(folder: Path, **values: Any) -> None:
     (folder / MANIFEST).write_text(json.dumps({**manifest(folder), **values}))
+
+
+def test_recording_for_an_artifact_of_frames_is_named(artifact: Path, recording: Path, within: Within) -> None:
+    change(artifact, front_end=None)
+    refused(within("run", artifact, recording), 2, "gives sound, and the artifact takes frames of shape")
+    refused(within("run", artifact), 2, "takes frames, not sound: name their --source")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -196,7 +201,8 @@ def test_broken_recording_is_one_clear_line(artifact: Path, recording: Path, tmp
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--source", "rtsp://camera"], "no source 'rtsp:'"),
+        (["--source", "gopher://camera"], "no source 'gopher:'"),
+        (["--source", "rtsp://camera"], "rtsp: gives frames, and the artifact takes sound"),
         (["--source", "-", "--rate", "0"], "above zero, not '0'"),
         (["a.wav", "--source", "mic:"], "two sources are named"),
         (["a.wav", "--rate", "8000"], "--rate is for raw PCM"),

@@ -196,8 +196,8 @@ def test_reload_loses_and_repeats_nothing(start: Start, tmp_path: Path, energy_a
     assert log.count("hall: energy") == 4  # the last one came with a mistake in the configuration
     assert "lat_s is not known; did you mean late_s?" in log
     assert "queue changed, which counts from the next start on" in log
-    expected = [(event.word, event.start_s, event.end_s) for event in undisturbed_of(tmp_path, sound)]
-    assert [(m.event.word, m.event.start_s, m.event.end_s) for m in events(tmp_path)] == expected
+    expected = [(event.label, event.start_s, event.end_s) for event in undisturbed_of(tmp_path, sound)]
+    assert [(m.event.label, m.event.start_s, m.event.end_s) for m in events(tmp_path)] == expected
 
 
 def undisturbed_of(folder: Path, sound: bytes) -> list[Event]:

@@ -120,7 +120,7 @@ def test_terminal_is_not_taken_for_sound() -> None:
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        ("rtsp://camera", "no source 'rtsp:'; the sources are: .*file:PATH.*stdin.*mic"),
+        ("gopher://camera", "no source 'gopher:'; the sources are: .*file:PATH.*stdin.*mic"),
         ("stdin:?rate=0", "whole number above zero, not '0'"),
         ("stdin:?rate=fast", "whole number above zero, not 'fast'"),
         ("stdin:?channels=2", "only the option rate"),

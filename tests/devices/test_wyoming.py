@@ -164,7 +164,7 @@ def test_any_cut_gives_what_run_gives(lasting: Server, expected: list[Event], cu
         client.send("audio-stop")
         client.send("ping", text="end")
         found = client.until("pong")[:-1]
-    assert [(data["name"], data["timestamp"]) for data in found] == [(e.word, int(1000 * e.end_s)) for e in expected]
+    assert [(data["name"], data["timestamp"]) for data in found] == [(e.label, int(1000 * e.end_s)) for e in expected]
 
 
 @pytest.mark.parametrize(("rate", "width", "channels"), [(48000, 2, 2), (22050, 3, 1), (16000, 4, 1), (16000, 1, 1)])
@@ -179,7 +179,7 @@ def test_other_forms_of_audio(server: Server, expected: list[Event], rate: int, 
         client.send("audio-stop")
         client.send("ping")
         found = client.until("pong")[:-1]
-    assert [detection["name"] for detection in found] == [event.word for event in expected]
+    assert [detection["name"] for detection in found] == [event.label for event in expected]
     for detection, event in zip(found, expected, strict=True):
         assert detection["timestamp"] == pytest.approx(1000 * event.end_s, abs=60)
 
