@@ -25,7 +25,10 @@ def health(counters: DaemonCounters) -> tuple[bool, dict[str, Any]]:
         for name, pipeline in counters.pipelines.items()
     }
     depth = counters.outbox.depth if counters.outbox is not None else lambda _: 0
-    sinks = {name: {"waiting": depth(name), "fault": sink.fault} for name, sink in counters.sinks.items()}
+    sinks = {
+        name: {"waiting": depth(name), "delivered": sink.delivered, "refused": sink.refused, "fault": sink.fault}
+        for name, sink in counters.sinks.items()
+    }
     well = counters.healthy and tended
     return well, {
         "healthy": well,

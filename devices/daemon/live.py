@@ -65,9 +65,10 @@ class Viewer:
             return b""
         self._status_s = now
         vitals = self._vitals()
+        limits = vitals.limits()
         board = {
             "temperature_c": vitals.temperature_c,
-            "limits": [name for name, holds in (vitals.limits() or {}).items() if holds],
+            "limits": limits if limits is None else [name for name, holds in limits.items() if holds],
             "memory_bytes": vitals.memory_bytes,
             "clock_hz": vitals.clock_hz,
         }
