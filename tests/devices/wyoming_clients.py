@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import warnings
@@ -49,7 +50,8 @@ class RawClient:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # which ends a thread that reads
         self.socket.close()
 
     def send(self, kind: str, payload: bytes = b"", **data: Any) -> None:
