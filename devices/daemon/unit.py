@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import edgernn
 from edgernn.devices.daemon.config import Config, SinkConfig, SourceConfig
@@ -116,12 +117,14 @@ def _system(file: Path, config: Config, program: Path) -> Iterator[str]:
 
 def _network(config: Config) -> Iterator[str]:
     remote = {scheme for scheme in _schemes([*_sources(config), *config.sinks.values()]) if scheme not in LOCAL}
-    if not remote and config.http is None:
+    hosts = [config.http.listen.host] if config.http else []
+    hosts += [str(urlsplit(config.wake.listen).hostname)] if config.wake else []
+    if not remote and not hosts:
         yield "RestrictAddressFamilies=AF_UNIX"
         yield "PrivateNetwork=yes"
         return
     yield "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
-    if not remote and config.http is not None and config.http.listen.host in ("127.0.0.1", "::1", "localhost"):
+    if not remote and all(host in ("127.0.0.1", "::1", "localhost") for host in hosts):
         yield "IPAddressDeny=any"
         yield "IPAddressAllow=localhost"
 
@@ -146,6 +149,7 @@ def _paths(file: Path, config: Config, program: Path) -> Iterator[Path]:
     """Yield what the daemon reads, apart from the system's own files."""
     yield from (file, program, Path(sys.prefix), Path(sys.base_prefix))
     yield Path(edgernn.__file__).resolve().parent.parent
+    yield from config.wake.artifact if config.wake else ()
     for pipeline in config.pipelines.values():
         yield pipeline.artifact
         if _schemes([pipeline.source])[0] in ("file", "folder", "csv"):

@@ -77,7 +77,6 @@ class WakeSession:
 
     def close(self, fine: bool = True) -> None:
         """End the stream, if there is one; after a failure, nobody else gets it."""
-        self.busy_since = None
         self._format = None
         while self._lanes:
             lane = self._lanes.pop()

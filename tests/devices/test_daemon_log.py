@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,6 @@ from edgernn.devices.daemon.log import Repeats, set_up_log
 from edgernn.devices.daemon.notify import Notify
 
 log = logging.getLogger("edgernn.devices.daemon.test")
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    root = logging.getLogger("edgernn")
-    kept = root.handlers[:], root.level, root.propagate
-    yield
-    root.handlers[:], root.level, root.propagate = kept
 
 
 def test_lines_for_people(capsys: pytest.CaptureFixture[str]) -> None:

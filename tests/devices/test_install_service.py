@@ -20,6 +20,7 @@ CONFIGS = {
     "microphone": 'source = "mic:"\nsinks = "json:events.jsonl"\n',
     "network": 'source = "mic:"\nsinks = "broker"\n[sink.broker]\nuri = "mqtt://b"\npassword = { credential = "mqtt" }',
     "web": 'source = "serial:/dev/ttyUSB0"\n[http]\n',
+    "wake": 'source = "recording.wav"\n[wake]\nartifact = "/opt/words"\nlisten = "tcp://0.0.0.0:10400"\n',
     "closed": 'source = "recording.wav"\n',
 }
 
@@ -49,7 +50,9 @@ def test_systemd_has_nothing_to_say(name: str, user: bool, tmp_path: Path, monke
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize(("name", "most"), [("microphone", 1.0), ("network", 1.7), ("web", 1.5), ("closed", 0.8)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("microphone", 1.0), ("network", 1.7), ("web", 1.5), ("wake", 1.7), ("closed", 0.8)]
+)
 def test_exposure_is_small(name: str, most: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unit = unit_of(name, tmp_path, monkeypatch)
     found = re.search(r"exposure level for \S+: ([\d.]+)", analyze("security", "--offline=true", unit).stdout)
@@ -67,6 +70,9 @@ def test_only_what_is_needed_is_allowed(tmp_path: Path, monkeypatch: pytest.Monk
     assert "DeviceAllow=char-ttyUSB rw" in units["web"]
     assert "IPAddressAllow=localhost" in units["web"]
     assert "PrivateDevices=yes" in units["closed"]
+    assert "AF_INET" in units["wake"]
+    assert "IPAddressDeny" not in units["wake"]
+    assert "PrivateNetwork" not in units["wake"]
 
 
 def test_what_a_service_cannot_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
