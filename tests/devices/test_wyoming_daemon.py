@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import signal
 import socket
@@ -21,7 +22,7 @@ from edgernn.devices.daemon.wake_counters import WakeCounters
 from edgernn.devices.daemon.wake_session import WakeSession
 from edgernn.devices.daemon.wake_words import WakeWords
 from edgernn.devices.daemon.wyoming_server import WyomingServer
-from edgernn.errors import UsageError
+from edgernn.errors import ArtifactError, UsageError
 from tests.devices.test_serve import Daemon, events, pcm
 from tests.devices.wyoming_clients import RawClient, form
 
@@ -66,7 +67,7 @@ def test_life_of_a_daemon_that_only_offers_words(tmp_path: Path, energy_artifact
             assert daemon.end() < 2
             assert client.receive() is None
         assert daemon.process.returncode == 0
-        assert [(message.pipeline, message.event.word) for message in events(tmp_path)] == 4 * [("wake", "sound")]
+        assert [(message.pipeline, message.event.label) for message in events(tmp_path)] == 4 * [("wake", "sound")]
         assert "wake.refractory is not known; did you mean refractory_ms?" in (tmp_path / "log").read_text()
     finally:
         daemon.close()
@@ -90,6 +91,13 @@ def test_check_and_mistakes(tmp_path: Path, energy_artifact: Artifact, capsys: p
         where = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         assert main(["serve", path, "--set", f"wake.listen={where}"]) == 1
     assert f"{where} cannot be listened on: Address already in use" in capsys.readouterr().err
+
+
+def test_words_are_of_sound(tmp_path: Path, energy_artifact: Artifact) -> None:
+    manifest = json.loads((energy_artifact.path / "manifest.json").read_text())
+    (energy_artifact.path / "manifest.json").write_text(json.dumps({**manifest, "front_end": None}))
+    with pytest.raises(ArtifactError, match="has no front end: its model takes frames of something else than sound"):
+        WakeWords(WakeConfig((energy_artifact.path,)))
 
 
 def test_wake_needs_an_artifact(tmp_path: Path) -> None:

@@ -102,4 +102,4 @@ def test_satellite_hears_every_word_of_the_demo(python: Path, tmp_path: Path, ru
     said, heard = [word for word, _, _ in truth()], told.read_text().split()
     assert [word for word in heard if word in said] == heard, (said, heard)
     assert len(heard) >= len(said) - 1, (said, heard)
-    assert [Message.from_json(line).event.word for line in events.read_text().splitlines()] == heard
+    assert [Message.from_json(line).event.label for line in events.read_text().splitlines()] == heard
