@@ -50,6 +50,8 @@ class Artifact:
     name: str
     programs: Mapping[str, Mapping[str, ModelFile]]
     """Program name to format to file; a streaming model has the one program "step"."""
+    files: tuple[str, ...] = ()
+    """Names of all its files but the manifest and the signature."""
     labels: tuple[str, ...] = ()
     """What each element of the output stands for."""
     frame_rate_hz: float | None = None
@@ -86,6 +88,7 @@ class Artifact:
         return cls(
             path=folder,
             name=manifest.text("name") if "name" in manifest else folder.name,
+            files=tuple(listed),
             programs={program: _model_files(folder, programs.section(program), listed) for program in programs},
             labels=tuple(map(labels.text, labels)) if labels else (),
             frame_rate_hz=manifest.positive("frame_rate_hz") if manifest.has("frame_rate_hz") else None,

@@ -7,6 +7,7 @@ import contextlib
 from edgernn.devices import sinks, sources
 from edgernn.devices.daemon.config import Config, SinkConfig, SourceConfig
 from edgernn.devices.daemon.prepare import prepare
+from edgernn.devices.daemon.store import check_trusted, trusted_keys
 from edgernn.devices.daemon.wake_words import WakeWords
 from edgernn.devices.secret import Secret
 from edgernn.errors import EdgeRNNError, FailureError, UsageError
@@ -23,8 +24,10 @@ def check(config: Config) -> str:
     Raises `UsageError` with a line for each mistake.
     """
     rows, problems = [], []
+    trusted = trusted_keys(config.store)
     for name, pipeline in config.pipelines.items():
         try:
+            check_trusted(pipeline.artifact, trusted)
             prepared = prepare(pipeline)
             stream, runtime = prepared.stream, prepared.stream.runner.runtime
             rows.append([name, pipeline.source.uri, prepared.artifact.name, runtime, ", ".join(pipeline.sinks)])
@@ -34,6 +37,8 @@ def check(config: Config) -> str:
             problems.append(f"pipeline {name}: {error}")
     if config.wake is not None:
         try:
+            for artifact in config.wake.artifact:
+                check_trusted(artifact, trusted)
             words = WakeWords(config.wake)
             for one in words.prepared:
                 runtime = one.stream.runner.runtime

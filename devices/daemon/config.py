@@ -191,10 +191,12 @@ class QueueConfig:
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """Which artifacts are trusted."""
+    """Which artifacts are taken, and when."""
 
-    keys: Annotated[tuple[str, ...], texts] = ()
+    trusted_keys: Annotated[tuple[str, ...], texts] = ()
     """Public keys, or files with one each; if there is any, an artifact must be signed by one of them."""
+    watch_s: Annotated[float, number(0, 3600)] = 1.0
+    """How often artifacts are looked at for having been replaced; 0: at a reload alone."""
 
 
 def _state() -> Path:
@@ -306,6 +308,7 @@ def _config(layers: Layers, folder: Path, problems: Problems) -> Config:
     sections: dict[str, Any] = {
         name: fill(kind, layers, (name,), problems) if name in wanted else None for name, kind in SECTIONS.items()
     }
+    sections["store"] = _keys_from(folder, sections["store"])
     sinks = {name: _sink(layers, name, problems) for name in _tables(layers, "sink", problems)}
     pipelines = {}
     for name in _tables(layers, "pipeline", problems):
@@ -330,6 +333,13 @@ def _wake(wake: WakeConfig, sinks: dict[str, SinkConfig], folder: Path, place: s
     names = [_sink_of(uri, sinks, place, problems) for uri in wake.sinks]
     artifacts = tuple(folder / artifact for artifact in wake.artifact or ())
     return replace(wake, artifact=artifacts, sinks=tuple(dict.fromkeys(names)))
+
+
+def _keys_from(folder: Path, store: StoreConfig) -> StoreConfig:
+    """Return the section with files of keys where the configuration's folder has them."""
+    keys = store.trusted_keys or ()
+    found = (key if key.startswith("ssh-") else str(folder / Path(key).expanduser()) for key in keys)
+    return replace(store, trusted_keys=tuple(found))
 
 
 def _tables(layers: Layers, head: str, problems: Problems) -> Iterable[str]:

@@ -142,3 +142,5 @@ class DaemonCounters:
         self.tended_s = self.started_s
         """When the main thread last looked after the pipelines."""
         self.reloads = self.refused_reloads = 0
+        self.refused_artifacts: Counter[str] = Counter()
+        """By pipeline: how often the last good artifact went on, since something was wrong with the one configured."""

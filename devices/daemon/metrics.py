@@ -91,6 +91,9 @@ class Metrics:
         yield _gauge("edgernn_healthy", "Whether every pipeline makes progress.", [], [([], counters.healthy)])
         reloads = [(["applied"], counters.reloads), (["refused"], counters.refused_reloads)]
         yield _counter("edgernn_reloads", "Configurations that were read anew.", ["result"], reloads)
+        taken = [([name], counters.refused_artifacts[name]) for name in counters.pipelines]
+        words = "Times that the last good artifact went on, since another one was no good."
+        yield _counter("edgernn_artifact_refused", words, ["pipeline"], taken)
         http = [([cause], number) for cause, number in sorted(self._http.items())]
         yield _counter("edgernn_http_dropped", "Requests and viewers of this server dropped.", ["cause"], http)
         yield _gauge("edgernn_http_viewers", "Live pages that are open.", [], [([], self._viewers())])

@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
 
 from edgernn.devices import sinks, sources
 from edgernn.devices.daemon.check import check_places
@@ -20,9 +19,10 @@ from edgernn.devices.daemon.delivery import Delivery
 from edgernn.devices.daemon.listener import Listener
 from edgernn.devices.daemon.notify import Notify
 from edgernn.devices.daemon.outbox import Outbox
-from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
+from edgernn.devices.daemon.prepare import Prepared
+from edgernn.devices.daemon.ready import Ready, same_place
 from edgernn.devices.daemon.wake_counters import WakeCounters
-from edgernn.devices.daemon.wake_words import WakeWords, wake_key
+from edgernn.devices.daemon.wake_words import WakeWords
 from edgernn.devices.daemon.web import WebServer
 from edgernn.devices.daemon.wyoming_server import WyomingServer
 from edgernn.errors import EdgeRNNError, FailureError
@@ -69,15 +69,14 @@ class Supervisor:
     def _run(self, wait: Callable[[float], set[int]]) -> None:
         self._config = config = self._load()
         check_places(config)
-        prepared = {name: prepare(pipeline) for name, pipeline in config.pipelines.items()}
-        words = WakeWords(config.wake) if config.wake else None
         config.folder.mkdir(parents=True, exist_ok=True)
+        ready = Ready.of(config, self.counters.refused_artifacts, {}, None)
         outbox = Outbox(config.folder / "outbox.sqlite", config.queue.most_events, config.queue.most_bytes)
         self.counters.outbox = self._outbox = outbox
         try:
             self._open_web(config.http)
-            self._offer(words)
-            self._apply(config, prepared)
+            self._offer(ready.words)
+            self._apply(ready)
             self._wait_until_ready(wait)
             self._watch(wait)
         finally:
@@ -126,7 +125,9 @@ class Supervisor:
             if caught & END:
                 return
             if signal.SIGHUP in caught:
-                self._begin_reload()
+                self._begin_reload(self._load)
+            elif self._reload is None and self._ready.watch.has_changed():
+                self._begin_reload(lambda: self._ready.config)
             if self._reload is not None and self._reload.done:
                 self._end_reload(self._reload)
         self._raise_fatal()
@@ -154,30 +155,32 @@ class Supervisor:
         faults = (f"sink {name} fails" for name, delivery in self._deliveries.items() if delivery.fault)
         return ", ".join([*states, *wake, *faults])
 
-    def _begin_reload(self) -> None:
+    def _begin_reload(self, load: Callable[[], Config]) -> None:
         if self._reload is not None:
             self._reload_again = True
             return
         self._notify.reloading()
         running = {name: listener.latest for name, listener in self._listeners.items()}
-        self._reload = _Reload(self._load, running, self._wake.words if self._wake else None)
+        words = self._wake.words if self._wake else None
+        refused = self.counters.refused_artifacts
+        self._reload = _Reload(lambda config: Ready.of(config, refused, running, words), load)
 
     def _end_reload(self, reload: _Reload) -> None:
         self._reload = None
-        error = reload.error
-        if error is None:
+        ready, error = reload.ready, reload.error
+        if ready is not None:
             try:
-                self._offer(reload.words)
+                self._offer(ready.words)
             except FailureError as cannot_listen:
                 error = cannot_listen
-        if error is not None or reload.config is None:
+        if error is not None or ready is None:
             self.counters.refused_reloads += 1
             _log.error("the new configuration is refused, the old one goes on: %s", error)
         else:
-            self._apply(reload.config, reload.prepared)
-            self._warn_of_what_stays(reload.config)
+            self._apply(ready)
+            self._warn_of_what_stays(ready.config)
             try:
-                self._open_web(reload.config.http)
+                self._open_web(ready.config.http)
             except EdgeRNNError as problem:
                 _log.error("there is no live page, all else is reloaded: %s", problem)
             self.counters.reloads += 1
@@ -185,7 +188,7 @@ class Supervisor:
         self._notify.ready()
         if self._reload_again:
             self._reload_again = False
-            self._begin_reload()
+            self._begin_reload(self._load)
 
     def _warn_of_what_stays(self, config: Config) -> None:
         """Say which keys count from the next start on."""
@@ -193,8 +196,9 @@ class Supervisor:
         if names:
             _log.warning("%s changed, which counts from the next start on", " and ".join(names))
 
-    def _apply(self, config: Config, prepared: Mapping[str, Prepared]) -> None:
-        """Go over to a configuration, of whose pipelines `prepared` has a stream at its beginning or one that runs."""
+    def _apply(self, ready: Ready) -> None:
+        """Go over to a configuration."""
+        self._ready, config, prepared = ready, ready.config, ready.prepared
         used = {name for part in (*config.pipelines.values(), config.wake) if part for name in part.sinks}
         sink_configs = {name: sink for name, sink in config.sinks.items() if name in used}
         self._open_sinks(sink_configs, [*prepared.values(), *(self._wake.words.prepared if self._wake else ())])
@@ -211,6 +215,7 @@ class Supervisor:
             self._listeners[name] = Listener(fresh, _open_source, self._put, counters)
             self._listeners[name].start()
         self._outbox.retain(sink_configs)
+        ready.forget_others()
         self.counters.pipelines = {name: listener.counters for name, listener in self._listeners.items()}
 
     def _offer(self, words: WakeWords | None) -> None:
@@ -276,13 +281,10 @@ class Supervisor:
 class _Reload:
     """Reads and prepares a new configuration in a thread, beside the old one that goes on."""
 
-    def __init__(self, load: Callable[[], Config], running: Mapping[str, Prepared], words: WakeWords | None) -> None:
-        self.config: Config | None = None
-        self.prepared: dict[str, Prepared] = {}
-        self.words = words
-        """Those that run, unless others are wanted."""
+    def __init__(self, make_ready: Callable[[Config], Ready], load: Callable[[], Config]) -> None:
+        self.ready: Ready | None = None
         self.error: Exception | None = None
-        self._load, self._running = load, running
+        self._make_ready, self._load = make_ready, load
         self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
         self._thread.start()
 
@@ -294,34 +296,15 @@ class _Reload:
         try:
             config = self._load()
             check_places(config)
-            for name, pipeline in config.pipelines.items():
-                self.prepared[name] = self._prepare(name, pipeline)
-            self.words = self._prepare_words(config)
-            self.config = config
+            self.ready = self._make_ready(config)
         except Exception as error:
             self.error = error
-
-    def _prepare_words(self, config: Config) -> WakeWords | None:
-        if config.wake is None:
-            return None
-        same = self.words is not None and self.words.key == wake_key(config.wake)
-        return self.words if same else WakeWords(config.wake)
-
-    def _prepare(self, name: str, pipeline: PipelineConfig) -> Prepared:
-        running = self._running.get(name)
-        if running is not None and stream_key(pipeline) == running.key and _same_place(running.config, pipeline):
-            return replace(running, config=pipeline)
-        return prepare(pipeline)
-
-
-def _same_place(one: PipelineConfig, other: PipelineConfig) -> bool:
-    return (one.source, one.fast) == (other.source, other.fast)
 
 
 def _same_source(one: Prepared, other: Prepared) -> bool:
     old, new = one.stream, other.stream
     same = (old.rate_hz, old.frame_shape) == (new.rate_hz, new.frame_shape)
-    return same and _same_place(one.config, other.config)
+    return same and same_place(one.config, other.config)
 
 
 def _open_source(config: PipelineConfig, stream: EventStream) -> Source:

@@ -150,6 +150,7 @@ def _paths(file: Path, config: Config, program: Path) -> Iterator[Path]:
     yield from (file, program, Path(sys.prefix), Path(sys.base_prefix))
     yield Path(edgernn.__file__).resolve().parent.parent
     yield from config.wake.artifact if config.wake else ()
+    yield from (Path(key) for key in config.store.trusted_keys if not key.startswith("ssh-"))
     for pipeline in config.pipelines.values():
         yield pipeline.artifact
         if _schemes([pipeline.source])[0] in ("file", "folder", "csv"):

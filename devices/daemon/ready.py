@@ -1,0 +1,84 @@
+"""A configuration with all that it takes to go over to it: streams, wake words, and an eye on their artifacts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgernn.devices.daemon.config import Config, PipelineConfig, WakeConfig
+from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
+from edgernn.devices.daemon.store import Store, trusted_keys
+from edgernn.devices.daemon.wake_words import WakeWords, wake_key
+from edgernn.devices.daemon.watch import Watch
+
+__all__ = ["Ready", "prepare_from", "same_place"]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What the daemon can go over to at once."""
+
+    config: Config
+    prepared: Mapping[str, Prepared]
+    """A stream for each pipeline: at its beginning, or one that runs."""
+    words: WakeWords | None
+    store: Store
+    watch: Watch
+    """Of the artifacts, since before they were opened."""
+
+    @classmethod
+    def of(
+        cls, config: Config, refused: Counter[str], running: Mapping[str, Prepared], words: WakeWords | None
+    ) -> Ready:
+        """Open everything, but leave what runs already (`running`, `words`) if it would be the same.
+
+        `refused` counts what was not taken, by pipeline. Raises what is wrong.
+        """
+        store = Store(config.folder / "artifacts", trusted_keys(config.store), refused)
+        watch = Watch(_artifacts(config), config.store.watch_s)
+        prepared = {
+            name: prepare_from(store, pipeline, running.get(name)) for name, pipeline in config.pipelines.items()
+        }
+        return cls(config, prepared, _words(store, config.wake, words), store, watch)
+
+    def forget_others(self) -> None:
+        """Take what else an earlier configuration kept out of the store."""
+        self.store.retain([*self.prepared, *([WAKE] if self.words else [])])
+
+
+WAKE = "wake words"  # no pipeline has such a name
+
+
+def _artifacts(config: Config) -> list[Path]:
+    wake = config.wake.artifact if config.wake else ()
+    return [*(pipeline.artifact for pipeline in config.pipelines.values()), *wake]
+
+
+def prepare_from(store: Store, config: PipelineConfig, running: Prepared | None = None) -> Prepared:
+    """Prepare a pipeline with a copy of its artifact; what runs (`running`) is given back if it would be the same."""
+
+    def open_one(folders: Sequence[Path]) -> Prepared:
+        kept = replace(config, artifact=folders[0])
+        if running and same_place(running.config, config) and stream_key(kept) == running.key:
+            return replace(running, config=kept)
+        return prepare(kept)
+
+    return store.take(config.name, [config.artifact], open_one)
+
+
+def _words(store: Store, config: WakeConfig | None, running: WakeWords | None) -> WakeWords | None:
+    if config is None:
+        return None
+
+    def open_all(folders: Sequence[Path]) -> WakeWords:
+        kept = replace(config, artifact=tuple(folders))
+        return running if running and running.key == wake_key(kept) else WakeWords(kept)
+
+    return store.take(WAKE, config.artifact, open_all)
+
+
+def same_place(one: PipelineConfig, other: PipelineConfig) -> bool:
+    """Tell whether two pipelines listen to the same source, in the same way."""
+    return (one.source, one.fast) == (other.source, other.fast)

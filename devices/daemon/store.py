@@ -1,0 +1,184 @@
+"""Artifacts that a daemon runs: its own copies, each proven before it takes over, and the last good one kept.
+
+    STATE/artifacts/3f2a91c0…/keyword/       a copy, by the digest of its manifest and its signature
+    STATE/artifacts/hall.json                which copy the pipeline "hall" last took, and where that came from
+
+What is written over, half copied or taken away where the configuration has it changes nothing of a pipeline that runs,
+and at the next start the last good copy is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from edgernn.artifact import MANIFEST, MOST_MANIFEST, SIGNATURE, Artifact
+from edgernn.devices.daemon.config import StoreConfig
+from edgernn.devices.signing import TrustedKey, check_signature, read_trusted
+from edgernn.errors import ArtifactError, FailureError
+from edgernn.files import read_file
+
+__all__ = ["Store", "check_trusted", "trusted_keys"]
+
+INCOMING = ".incoming-"
+MOST_NOTE = 65536  # bytes
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+def trusted_keys(config: StoreConfig) -> list[TrustedKey]:
+    """Read the keys of which one must have signed an artifact; none if any artifact will do."""
+    return [read_trusted(key) for key in config.trusted_keys]
+
+
+def check_trusted(folder: Path, trusted: Collection[TrustedKey]) -> None:
+    """Raise `SignatureError` for an artifact that none of the keys signed, if there are any keys."""
+    if trusted:
+        check_signature(folder, trusted)
+
+
+class Store:
+    """The copies, in a folder that no other daemon uses."""
+
+    def __init__(self, folder: Path, trusted: Collection[TrustedKey] = (), refused: Counter[str] | None = None) -> None:
+        self._folder, self._trusted = folder, trusted
+        self.refused = Counter[str]() if refused is None else refused
+        """By name: how often an artifact was not taken, and the last good one went on instead."""
+
+    def take(self, name: str, sources: Sequence[Path], opener: Callable[[Sequence[Path]], T]) -> T:
+        """Return what `opener` makes of copies of some artifacts, or of the last good ones from the same places.
+
+        `name` is what it is for. Raises what is wrong if there are no good ones.
+        """
+        try:
+            copies = [self._keep(source) for source in sources]
+            opened = opener(copies)
+        except FailureError as error:
+            return self._last_good(name, sources, opener, error)
+        self._remember(name, sources, copies)
+        return opened
+
+    def retain(self, names: Collection[str]) -> None:
+        """Forget all names but these."""
+        for note in self._folder.glob("*.json"):
+            if note.stem not in names:
+                note.unlink(missing_ok=True)
+        self._sweep()
+
+    def _last_good(
+        self, name: str, sources: Sequence[Path], opener: Callable[[Sequence[Path]], T], error: FailureError
+    ) -> T:
+        note = self._note(name)
+        if note.get("artifacts") != [str(source) for source in sources]:
+            raise error
+        copies = [self._folder / copy for copy in note.get("copies", ())]
+        try:
+            for copy in copies:
+                self._check(copy)
+            opened = opener(copies)
+        except FailureError as worse:
+            raise ArtifactError(f"{error}; nor is the last good one well: {worse}") from worse
+        self.refused[name] += 1
+        _log.error("%s: the last good artifact goes on: %s", name, error)
+        return opened
+
+    def _check(self, folder: Path) -> Artifact:
+        check_trusted(folder, self._trusted)
+        return Artifact.open(folder)
+
+    def _keep(self, source: Path) -> Path:
+        """Return a whole copy of an artifact; one that is there already is not written again."""
+        artifact, digest = self._check(source), _digest(source)
+        target = self._folder / digest / (source.name or "artifact")
+        with contextlib.suppress(ArtifactError):
+            self._check(target)
+            return target
+        try:
+            self._copy(artifact, digest, target)
+        except OSError as error:
+            raise ArtifactError(f"{source} cannot be copied to {target}: {error.strerror}") from error
+        return target
+
+    def _copy(self, artifact: Artifact, digest: str, target: Path) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=INCOMING, dir=self._folder))
+        try:
+            fresh = scratch / target.name
+            fresh.mkdir()
+            signature = [SIGNATURE] if (artifact.path / SIGNATURE).exists() else []
+            for name in (MANIFEST, *signature, *artifact.files):
+                shutil.copyfile(artifact.path / name, fresh / name)
+                _to_disk(fresh / name)
+            self._check(fresh)
+            if _digest(fresh) != digest:
+                raise ArtifactError(f"{artifact.path} changed while it was copied")
+            for folder in (fresh, scratch):
+                _to_disk(folder)
+            shutil.rmtree(target.parent, ignore_errors=True)  # which is there only if it is broken
+            scratch.rename(target.parent)
+            _to_disk(self._folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _remember(self, name: str, sources: Sequence[Path], copies: Sequence[Path]) -> None:
+        note = {
+            "artifacts": [str(source) for source in sources],
+            "copies": [str(copy.relative_to(self._folder)) for copy in copies],
+        }
+        if note == self._note(name):
+            return
+        fresh, path = self._folder / f"{INCOMING}{name}", self._folder / f"{name}.json"
+        try:
+            fresh.write_text(json.dumps(note) + "\n")
+            _to_disk(fresh)
+            fresh.replace(path)
+            _to_disk(self._folder)
+        except OSError as error:  # a full disk: what was good before stays so
+            _log.warning("%s: %s cannot be written: %s", name, path, error.strerror)
+            return
+        self._sweep()
+
+    def _note(self, name: str) -> dict[str, list[str]]:
+        try:
+            note = json.loads(read_file(self._folder / f"{name}.json", MOST_NOTE))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        values = note.values() if isinstance(note, dict) else [None]
+        fits = all(isinstance(value, list) and all(isinstance(text, str) for text in value) for value in values)
+        return note if fits else {}
+
+    def _sweep(self) -> None:
+        """Take away copies that nobody needs; what a stream still reads stays until it is closed, though unseen."""
+        notes = (self._note(note.stem) for note in self._folder.glob("*.json"))
+        wanted = {Path(copy).parts[:1] for note in notes for copy in note.get("copies", ())}
+        for folder in self._folder.glob("*"):
+            if folder.is_dir() and (folder.name,) not in wanted:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest(folder: Path) -> str:
+    found = hashlib.sha256()
+    for name in (MANIFEST, SIGNATURE):
+        with contextlib.suppress(FileNotFoundError):
+            found.update(read_file(folder / name, MOST_MANIFEST))
+        found.update(b"\0")
+    return found.hexdigest()[:16]
+
+
+def _to_disk(path: Path) -> None:
+    """Have a file or a folder written before what comes next, so that a power cut leaves the old or the new one."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
