@@ -71,8 +71,6 @@ class WakeWords:
         artifacts = [Artifact.open(path) for path in config.artifact]
         for artifact in artifacts:
             front_end_of(artifact)  # words are heard: it must take sound
-        for artifact in artifacts:
-            front_end_of(artifact)  # which raises where a model takes anything but sound
         offered = [names_of(decoder_spec_of(artifact), artifact) for artifact in artifacts]
         _check(config, offered)
         self.spotters = [
