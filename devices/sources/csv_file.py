@@ -136,10 +136,12 @@ class CsvSource:
         if len(self._delimiter) != 1:
             raise UsageError(f"the delimiter of csv:{path} must be one character or 'tab', not '{options.delimiter}'")
         try:
+            self._columns = self._find_columns()
             self._tail = Tail(path)
+            if options.follow and options.start == "end":
+                self._tail.to_end()
         except OSError as error:
             raise SourceError(f"the file {path} cannot be read: {error.strerror}") from error
-        self._columns = self._find_columns()
 
     def _find_columns(self) -> list[int] | None:
         """Return which columns to take, by the header where they are named; None for all."""
@@ -165,8 +167,6 @@ class CsvSource:
         return self._following() if self._options.follow else self._reading()
 
     def _following(self) -> Iterator[Chunk]:
-        if self._options.start == "end":
-            self._tail.to_end()
         told_s = time.monotonic()
         while not self._closed.wait(0):
             rows = self._rows(self._read())

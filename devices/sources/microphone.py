@@ -127,6 +127,8 @@ class MicrophoneSource:
             try:
                 samples, time_s, lost = self._queue.get(timeout=0.1)
             except queue.Empty:
+                if self._closed:
+                    return
                 if not self._stream.active or time.monotonic() - silent_since > SILENT_S:
                     _portaudio.failed()
                     raise AudioError("the microphone stopped delivering: is it still plugged in?") from None

@@ -9,8 +9,9 @@ from __future__ import annotations
 from edgernn.testing.contract import Near, check_stream_contract
 from edgernn.testing.fakes import ArraySource, FakeRunner, ListSink
 from edgernn.testing.latency import Whole, impulse_latencies
-from edgernn.testing.protocols import check_runner, check_source
+from edgernn.testing.protocols import check_runner
 from edgernn.testing.sinks import check_sink
+from edgernn.testing.sources import check_source
 
 __all__ = [
     "ArraySource",

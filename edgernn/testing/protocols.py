@@ -1,4 +1,4 @@
-"""Checks of the protocols in `edgernn.stream`: of runners and sources, whatever they compute."""
+"""The check that every runner passes, whatever it computes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from edgernn.errors import EdgeRNNError, ShapeError, StepError, UsageError
 from edgernn.spec import StreamSpec
-from edgernn.stream import FrameBatch, Runner, Source
+from edgernn.stream import FrameBatch, Runner
 
-__all__ = ["check_runner", "check_source"]
+__all__ = ["check_runner"]
 
 
 def check_runner(open_runner: Callable[[], Runner], steps: int = 40, seed: int = 0) -> None:
@@ -170,21 +170,3 @@ def _assert_refused(action: Callable[[], object], complaint: str, kind: type[Edg
     except kind:
         return
     raise AssertionError(f"{complaint}: expected {kind.__name__}")
-
-
-def check_source(open_source: Callable[[], Source], limit: int = 50) -> None:
-    """Check a source, by its first `limit` chunks: their type and times, and closing."""
-    source = open_source()
-    assert source.rate_hz > 0, f"the rate is {source.rate_hz} Hz"
-    latest = -np.inf
-    for number, chunk in enumerate(source):
-        assert chunk.samples.dtype == np.float32, f"the samples are {chunk.samples.dtype}, not float32"
-        assert chunk.samples.ndim == 1, f"the samples have shape {chunk.samples.shape}, not (n,)"
-        assert chunk.lost >= 0, f"{chunk.lost} samples are lost"
-        assert chunk.time_s >= latest, "time runs backwards"
-        latest = chunk.time_s
-        if number + 1 == limit:
-            break
-    source.close()
-    source.close()
-    assert not list(source), "a closed source goes on"

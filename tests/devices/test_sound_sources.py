@@ -1,0 +1,275 @@
+"""Folders of recordings, RTP and UDP: each against files and sockets of this machine."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import shutil
+import socket
+import struct
+import threading
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgernn.devices.sources import open_source
+from edgernn.devices.sources.folder import FolderSource
+from edgernn.devices.sources.rtp import Packet, Reorder, RtpOptions, RtpSource, read_packet
+from edgernn.devices.sources.udp import Address, UdpOptions, UdpSource
+from edgernn.errors import AudioError, SourceError, UsageError
+from edgernn.stream import Source
+from edgernn.testing import check_source
+
+RATE = 16000
+SIZE = 320
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def record(path: Path, level: float, seconds: float = 0.1) -> Path:
+    """Write a recording, whole at once, as a copy would not be."""
+    aside = path.with_suffix(".part")
+    with wave.open(str(aside), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes(np.full(int(seconds * RATE), level * 32768, "<i2").tobytes())
+    return aside.rename(path)
+
+
+def rtp(number: int, samples: np.ndarray, stamp: int | None = None, kind: int = 96, sender: int = 7) -> bytes:
+    stamp = number * SIZE if stamp is None else stamp
+    head = struct.pack("!BBHII", 0x80, kind, number & 0xFFFF, stamp & 0xFFFFFFFF, sender)
+    return head + samples.astype(">i2").tobytes()
+
+
+class Sender:
+    """Sends numbered packets to a port."""
+
+    def __init__(self, port: int, form: Callable[[int], bytes]) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._port, self._form, self._numbers = port, form, itertools.count()
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendto(data, ("127.0.0.1", self._port))
+
+    def give(self) -> int:
+        self.send(self._form(next(self._numbers)))
+        time.sleep(0.0002)  # the kernel, too, holds only so many
+        return SIZE
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def take(source: Source, samples: int) -> tuple[np.ndarray, int, dict[str, int]]:
+    """Return what comes until so many samples came or were lost."""
+    parts, lost, causes = [], 0, dict[str, int]()
+    for chunk in source:
+        parts.append(chunk.samples)
+        lost += chunk.lost
+        for cause, count in chunk.causes.items():
+            causes[cause] = causes.get(cause, 0) + count
+        if sum(map(len, parts)) + lost >= samples:
+            break
+    return np.concatenate(parts), lost, causes
+
+
+def level(number: int) -> np.ndarray:
+    return np.full(SIZE, number, np.int16)
+
+
+@pytest.mark.parametrize("kind", ["udp", "rtp"])
+def test_datagrams_pass_the_checks(kind: str) -> None:
+    port = free_port()
+    form = {"udp": lambda n: level(n % 1000).astype("<i2").tobytes(), "rtp": lambda n: rtp(n, level(n % 1000))}[kind]
+    sender = Sender(port, form)
+    uri = f"{kind}://127.0.0.1:{port}?rate={RATE}"
+    check_source(lambda: open_source(uri, RATE), 20, sender.give, flood=400, most=5 * RATE)
+    sender.close()
+
+
+def test_rtp_puts_packets_in_order_and_counts_those_that_are_lost() -> None:
+    source = RtpSource(Address("127.0.0.1", 0), RtpOptions(), RATE)
+    sender = Sender(source.port, lambda n: b"")
+    order = [65533, 65535, 65534, 65536, 65536, 65539, 65540, 65538, 65541, 65542, 65543]  # 65537 never comes
+    for number in order:
+        sender.send(rtp(number, level(number - 65533)))
+    sender.send(b"\x80\x60 too short"[:11])
+    sender.send(rtp(1, level(99), sender=8))  # somebody else
+    sender.send(rtp(65544, level(11), kind=0))  # µ-law
+    sender.send(rtp(65545, level(12)))
+    for number in range(65546, 65550):
+        sender.send(rtp(number, level(number - 65533)))
+    samples, lost, causes = take(source, 16 * SIZE)
+    source.close()
+    sender.close()
+    heard = np.rint(samples.reshape(-1, SIZE)[:, 0] * 32768).astype(int).tolist()
+    assert heard == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15]
+    assert lost == 2 * SIZE
+    assert causes == {"lost": 2 * SIZE, "malformed": 1, "stranger": 1, "other payload": 1}
+
+
+def test_rtp_of_a_static_type_has_its_own_rate_and_channels() -> None:
+    source = RtpSource(Address("127.0.0.1", 0), RtpOptions(), 44100)
+    sender = Sender(source.port, lambda n: b"")
+    stereo = np.tile(np.array([1000, 3000]), SIZE)
+    for number in range(3):
+        sender.send(rtp(number, stereo, kind=10))
+    samples, lost, _ = take(source, 3 * SIZE)
+    source.close()
+    sender.close()
+    assert (len(samples), lost) == (3 * SIZE, 0)
+    np.testing.assert_allclose(samples, 2000 / 32768, rtol=1e-6)
+
+
+def test_another_sender_is_heard_when_the_first_has_fallen_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgernn.devices.sources.udp.FRESH_S", 0.1)
+    source = UdpSource(Address("127.0.0.1", 0), UdpOptions(channels=2), RATE)
+    first, second = (Sender(source.port, lambda n: b"") for _ in range(2))
+    first.send(np.repeat(level(100), 2).astype("<i2").tobytes())
+    time.sleep(0.02)
+    second.send(np.repeat(level(200), 2).astype("<i2").tobytes())
+    second.send(b"odd")
+    time.sleep(0.15)
+    second.send(np.repeat(level(300), 2).astype("<i2").tobytes())
+    samples, _, causes = take(source, 2 * SIZE)
+    source.close()
+    first.close()
+    second.close()
+    assert np.rint(samples[[0, -1]] * 32768).tolist() == [100, 300]
+    assert causes == {"stranger": 1, "malformed": 1}
+
+
+@given(st.integers(0, 65535), st.integers(1, 6), st.data())
+def test_reordering_within_the_window_loses_nothing(first: int, window: int, data: st.DataObject) -> None:
+    """Each packet overtaken by `window` others at most; some lost: in order comes what came, each gap is told once."""
+    gone = data.draw(st.sets(st.integers(1, 30), max_size=8))
+    there = [number for number in range(40) if number not in gone]
+    rng = random.Random(data.draw(st.integers(0, 1000)))
+    late = {number: number + rng.uniform(0, window) for number in there}
+    order = sorted(there, key=lambda number: late[number] if number else -1)
+    reorder, found, missing = Reorder(window), list[int](), 0
+    for number in order:
+        for gap, packet in reorder.push(Packet((first + number) & 0xFFFF, number, 0, 96, b"")):
+            found.append(packet.timestamp)
+            missing += gap
+    for gap, packet in reorder.flush():
+        found.append(packet.timestamp)
+        missing += gap
+    assert found == there
+    assert missing == len(gone)
+
+
+@given(st.binary(max_size=60))
+def test_whatever_comes_is_a_packet_or_refused(data: bytes) -> None:
+    try:
+        packet = read_packet(data)
+    except ValueError:
+        return
+    assert len(packet.payload) <= len(data) - 12
+
+
+def test_extension_padding_and_sources_of_a_packet_are_taken_off() -> None:
+    body = b"\x00\x01\x00\x02"
+    head = struct.pack("!BBHII", 0x80 | 0x30 | 2, 0x80 | 97, 5, 6, 7) + bytes(8) + struct.pack("!HH", 1, 1) + bytes(4)
+    assert read_packet(head + body + b"\x00\x00\x03") == Packet(5, 6, 7, 97, body)
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("rtp://127.0.0.1", "needs an address"),
+        ("udp://:99999", "has no port that could be"),
+        ("udp://127.0.0.1:5004?ratio=3", "no option 'ratio'"),
+        ("rtp://127.0.0.1:5004?type=8", "payload types 10, 11 and 96 to 127, not 8"),
+        ("mqtt://127.0.0.1/a", "gives frames, and the artifact takes sound"),
+    ],
+)
+def test_sound_uris_that_make_no_sense(uri: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        open_source(uri, RATE)
+
+
+def test_address_that_is_taken_is_an_error() -> None:
+    source = UdpSource(Address("127.0.0.1", 0), UdpOptions(), RATE)
+    with pytest.raises(AudioError, match="nobody can listen at"):
+        open_source(f"udp://127.0.0.1:{source.port}", RATE)
+    source.close()
+
+
+def test_folder_passes_the_checks_and_plays_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, loud in (("b.wav", 0.25), ("a.wav", 0.125), ("d.wav", 0.5)):
+        record(tmp_path / name, loud)
+    (tmp_path / "c.wav").write_bytes(b"RIFF and nothing more")
+    (tmp_path / "notes.txt").write_text("no sound")
+    check_source(lambda: open_source(f"folder:{tmp_path}", RATE, fast=True))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        chunks = list(open_source(str(tmp_path), RATE, fast=True))
+    assert sorted({float(chunk.samples[0]) for chunk in chunks}) == [0.125, 0.25, 0.5]
+    assert [float(chunk.samples[0]) for chunk in chunks[::5]] == [0.125, 0.25, 0.5]
+    assert [dict(chunk.causes) for chunk in chunks if chunk.causes] == [{"unreadable": 1}]
+    assert "c.wav" in caplog.text
+
+
+def test_folder_that_is_followed_gives_what_comes_once_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgernn.devices.sources.folder.LOOK_S", 0.03)
+    monkeypatch.setattr("edgernn.devices.sources.folder.IDLE_S", 0.05)
+    record(tmp_path / "a.wav", 0.125)
+    source = open_source(f"folder:{tmp_path}?follow", RATE, fast=True)
+    assert isinstance(source, FolderSource)
+
+    def add() -> None:
+        time.sleep(0.2)
+        whole = record(tmp_path / "aside", 0.5).read_bytes()
+        with (tmp_path / "b.wav").open("wb") as file:
+            for start in range(0, len(whole), 400):
+                file.write(whole[start : start + 400])
+                file.flush()
+                time.sleep(0.01)
+
+    threading.Thread(target=add).start()
+    heard, idle = dict[float, int](), 0
+    for chunk in source:
+        idle += chunk.idle
+        if len(chunk.samples):
+            heard[float(chunk.samples[0])] = heard.get(float(chunk.samples[0]), 0) + len(chunk.samples)
+        if heard.get(0.5) == 1600:
+            source.close()
+    assert heard == {0.125: 1600, 0.5: 1600}
+    assert idle
+
+
+def test_folder_that_is_taken_away_passes_the_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgernn.devices.sources.folder.LOOK_S", 0.02)
+    folder, numbers = tmp_path / "in", itertools.count()
+    folder.mkdir()
+
+    def give() -> int:
+        record(folder / f"{next(numbers):05}.wav", 0.5)
+        return 1600
+
+    give()
+    check_source(
+        lambda: open_source(f"folder:{folder}?follow", RATE, fast=True),
+        limit=8,
+        give=give,
+        break_=lambda: folder.rename(tmp_path / "aside"),
+        mend=lambda: (tmp_path / "aside").rename(folder),
+    )
+    shutil.rmtree(folder)
+    with pytest.raises(SourceError, match="cannot be read"):
+        list(open_source(f"folder:{folder}?follow", RATE))
