@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgernn import __version__
 from edgernn.artifact import Artifact
 from edgernn.devices.pipeline import front_end_of
-from edgernn.devices.runner import RUNTIMES, open_model, runtime_for
+from edgernn.devices.runner import find_runtime, open_model, runtime_for
 from edgernn.frontend import FrontEnd, LogMel
 from edgernn.machine import describe_machine, resident_bytes
 from edgernn.profile import Profile, Timing
@@ -45,9 +45,9 @@ def measure(
     """
     machine = describe_machine()
     name = runtime_for(runtime, artifact.programs.get("step", {}))
-    model, before = artifact.model(RUNTIMES[name].format), resident_bytes()
+    model, before = artifact.model(find_runtime(name).format), resident_bytes()
     start = time.perf_counter()
-    import_module(RUNTIMES[name].module)
+    import_module(find_runtime(name).module)
     imported = time.perf_counter()
     runner = open_model(model, name, threads)
     opened = time.perf_counter()

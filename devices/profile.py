@@ -14,7 +14,8 @@ from pathlib import Path
 from edgernn.artifact import Artifact
 from edgernn.devices.measure import measure
 from edgernn.devices.picture import draw
-from edgernn.devices.runner import RUNTIMES
+from edgernn.devices.providers import describe_placement, placement
+from edgernn.devices.runner import CHOICES, RUNTIMES, runtime_on
 from edgernn.errors import UsageError
 
 __all__ = ["main"]
@@ -28,8 +29,18 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if not 0 <= options.seconds < float("inf"):
         raise UsageError(f"--seconds must be a number of seconds, 0 or more, not {options.seconds:g}")
     artifact = Artifact.open(options.artifact)
-    profile, times = measure(artifact, options.runtime, options.threads, options.steps, options.seconds, _show_progress)
+    runtime = runtime_on(artifact, options.runtime, options.provider, options.threads)
+    profile, times = measure(
+        artifact,
+        runtime,
+        options.threads,
+        options.steps,
+        options.seconds,
+        _show_progress,
+    )
     print(profile)
+    if options.provider:
+        print(f"\n{describe_placement(placement(artifact.model('onnx'), str(runtime).partition(':')[2]))}")
     if options.json:
         _write(options.json, json.dumps(profile.to_dict(), indent=1) + "\n")
     if options.picture:
@@ -57,6 +68,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("artifact", help="folder that edgernn convert wrote")
     add("--runtime", choices=RUNTIMES, help="default: the first that is installed and fits")
+    add("--provider", choices=CHOICES, help="on which ONNX Runtime computes; tells what is left to the processor")
     add("--threads", type=int, default=1, metavar="N", help="threads of the runtime (default: 1)")
     add("--steps", type=int, default=10_000, metavar="N", help="steps back to back (default: 10000)")
     add("--seconds", type=float, default=10.0, metavar="S", help="time of steps at their own pace (default: 10)")

@@ -21,7 +21,7 @@ from edgernn.decode.keyword import KeywordSpec
 from edgernn.devices import decoders, sinks, sources
 from edgernn.devices.decoders import DecoderSpec, decoder_spec_of, names_of, read_decoder, with_threshold
 from edgernn.devices.pipeline import open_stream
-from edgernn.devices.runner import RUNTIMES
+from edgernn.devices.runner import CHOICES, RUNTIMES, runtime_on
 from edgernn.devices.sources.microphone import list_microphones
 from edgernn.errors import AudioError, UsageError
 from edgernn.events import Stamp
@@ -46,7 +46,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
     decoder = read_decoder(options.decoder) if options.decoder else decoder_spec_of(artifact)
     decoder = _with_thresholds(decoder, options.threshold, artifact.labels)
     rate_hz = None if sound else sources.frame_rate(uri)
-    stream = open_stream(artifact, options.runtime, options.threads, decoder, rate_hz)
+    stream = open_stream(
+        artifact, runtime_on(artifact, options.runtime, options.provider), options.threads, decoder, rate_hz
+    )
     sink = sinks.open_sink(options.sink, words=names_of(decoder, artifact))
     source = sources.open_source(uri, stream.rate_hz, options.fast, shape=stream.frame_shape)
     print(f"{artifact.name} in {stream.runner.runtime}; Ctrl-C ends", file=sys.stderr)
@@ -152,6 +154,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--source", metavar="URI", help="where sound or frames come from (default: mic:)")
     add("--sink", metavar="URI", default="text:", help="where events go (default: text:)")
     add("--runtime", choices=RUNTIMES, help="default: the first that is installed and fits")
+    add("--provider", choices=CHOICES, help="on which ONNX Runtime computes; auto: the fastest here")
     add("--threads", type=int, default=1, metavar="N", help="threads of the runtime (default: 1)")
     add("--fast", action="store_true", help="take a recording as quickly as possible, not at its own pace")
     add("--threshold", action="append", default=[], metavar="[WORD=]X", help="score at which a word counts, 0 to 1")

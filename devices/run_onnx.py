@@ -8,7 +8,7 @@ the old value when the new one is written. `run()` with a dict of arrays takes 9
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from edgernn.artifact import ModelFile
 from edgernn.devices.contexts import ContextKeeper
 from edgernn.devices.ports import not_arrays, reader, writer, wrong_number
+from edgernn.devices.providers import PROVIDERS, check_provider, provider_list
 from edgernn.devices.states import StatefulRunner, StateKeeper
-from edgernn.errors import ArtifactError, EdgeRNNError, MissingDependencyError, StepError
+from edgernn.errors import ArtifactError, EdgeRNNError, MissingDependencyError, StepError, UsageError
 from edgernn.machine import int8_overflows
 from edgernn.spec import StateSpec, TensorSpec
 from edgernn.stream import Runner
 from edgernn.text import one_line
 
-__all__ = ["OnnxRunner", "open_onnxruntime"]
+__all__ = ["OnnxRunner", "open_onnxruntime", "open_session"]
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -39,25 +40,48 @@ DTYPES = {
 }
 
 
-def open_onnxruntime(model: ModelFile, threads: int = 1) -> Runner:
-    """Open an ONNX file; raises `ArtifactError` if it is corrupt or not what its spec says."""
+def open_onnxruntime(model: ModelFile, threads: int = 1, provider: str = "cpu") -> Runner:
+    """Open an ONNX file; raises `ArtifactError` if it is corrupt or not what its spec says.
+
+    `provider` is one of `edgernn.devices.providers.PROVIDERS`; raises `UsageError` if it does not work here.
+    """
+    session = open_session(model, threads, provider)
+    _check(session, model)
+    return OnnxRunner(session, model, _package() if provider == "cpu" else f"{_package()} ({provider})")
+
+
+def open_session(model: ModelFile, threads: int, provider: str, profile: Path | None = None) -> Any:
+    """Open an ONNX file in a session of ONNX Runtime's; `profile` begins the name of what it writes down of a run."""
     try:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for reports to a third party
         import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(f"running {model.path.name}", "onnxruntime", "onnx") from error
-    package = f"onnxruntime {version('onnxruntime')}"
+    package = _package()
+    check_provider(provider, onnxruntime.get_available_providers(), package)
+    options = _options(onnxruntime, threads)
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     try:
         session = onnxruntime.InferenceSession(
             str(model.path),
-            _options(onnxruntime, threads),
-            providers=["CPUExecutionProvider"],
+            options,
+            providers=provider_list(provider, model),
             enable_fallback=0,  # to what failed just now, and with lines on standard output, which may be a pipe
         )
     except Exception as error:  # its exceptions have no base of their own below Exception
         raise ArtifactError(f"{model.path} cannot be opened by {package}: {one_line(error)}") from error
-    _check(session, model)
-    return OnnxRunner(session, model, package)
+    if session.get_providers()[0] != PROVIDERS[provider][0]:  # it is there, and its libraries are not
+        raise UsageError(
+            f"{package} cannot start the provider {provider}: are the CUDA libraries of its version there?"
+        )
+    return session
+
+
+def _package() -> str:
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"  # that of onnxruntime-gpu, too
 
 
 def _options(onnxruntime: Any, threads: int) -> Any:

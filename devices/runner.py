@@ -7,13 +7,16 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from edgernn.artifact import Artifact, ModelFile
+from edgernn.devices.providers import PROVIDERS, fastest
 from edgernn.devices.run_litert import open_litert, open_tflite_runtime
 from edgernn.devices.run_onnx import open_onnxruntime
 from edgernn.endless import unbounded
 from edgernn.errors import ArtifactError, MissingDependencyError, UsageError
 from edgernn.stream import Runner
 
-__all__ = ["RUNTIMES", "Runtime", "open_model", "open_runner", "runtime_for"]
+__all__ = [
+    "CHOICES", "RUNTIMES", "Runtime", "find_runtime", "open_model", "open_runner", "runtime_for", "runtime_on",
+]  # fmt: skip
 
 
 class Runtime(NamedTuple):
@@ -33,6 +36,9 @@ RUNTIMES = {
     "onnxruntime": Runtime("onnx", "onnxruntime", "onnxruntime", "onnx", open_onnxruntime),
 }
 """In the order of preference: a TFLite step costs a third of an ONNX Runtime one."""
+ON_PROVIDERS = "onnxruntime"
+CHOICES = (*PROVIDERS, "auto")
+"""Execution providers that can be asked for."""
 
 
 def open_runner(artifact: Artifact, runtime: str | None = None, threads: int = 1) -> Runner:
@@ -42,14 +48,15 @@ def open_runner(artifact: Artifact, runtime: str | None = None, threads: int = 1
     what the manifest says.
     """
     formats = artifact.programs.get("step", {})
-    return open_model(artifact.model(RUNTIMES[runtime_for(runtime, formats)].format), runtime, threads)
+    return open_model(artifact.model(find_runtime(runtime_for(runtime, formats)).format), runtime, threads)
 
 
 def open_model(model: ModelFile, runtime: str | None = None, threads: int = 1) -> Runner:
     """Open one model file; see `open_runner`. Raises `ArtifactError` also for a step that may never end."""
     if threads < 1:
         raise UsageError(f"the number of threads must be at least 1, not {threads}")
-    chosen = RUNTIMES[runtime_for(runtime, (model.format,))]
+    name = runtime_for(runtime, (model.format,))
+    chosen, provider = find_runtime(name), name.partition(":")[2]
     if chosen.format != model.format:
         raise UsageError(f"{runtime} runs {chosen.format} files, and {model.path} is {model.format}")
     reason = unbounded(model.format, model.path.read_bytes())
@@ -57,15 +64,36 @@ def open_model(model: ModelFile, runtime: str | None = None, threads: int = 1) -
         raise ArtifactError(
             f"{model.path} cannot be opened: {reason}; no artifact of edgernn convert is like that, get it again"
         )
-    return chosen.open(model, threads)
+    return open_onnxruntime(model, threads, provider) if provider else chosen.open(model, threads)
+
+
+def find_runtime(name: str) -> Runtime:
+    """Return a runtime; of a name like "onnxruntime:cuda", the one before the colon."""
+    return RUNTIMES[name.partition(":")[0]]
+
+
+def runtime_on(artifact: Artifact, runtime: str | None, provider: str | None, threads: int = 1) -> str | None:
+    """Return the name of ONNX Runtime on an execution provider, as in "onnxruntime:cuda"; `runtime` without one.
+
+    "auto" becomes the provider that takes the least time for a step here and now.
+    """
+    if provider is None:
+        return runtime
+    if runtime not in (None, ON_PROVIDERS):
+        raise UsageError(f"execution providers are ONNX Runtime's, and the runtime is {runtime}: leave one out")
+    if provider == "auto":
+        _need(ON_PROVIDERS)
+        provider = fastest(artifact.model(RUNTIMES[ON_PROVIDERS].format), threads)[0]
+    return f"{ON_PROVIDERS}:{provider}"
 
 
 def runtime_for(wanted: str | None, formats: Collection[str]) -> str:
     """Return the name of the runtime to use for a model in any of `formats`."""
     if wanted is not None:
-        if wanted not in RUNTIMES:
+        name, colon, provider = wanted.partition(":")
+        if name not in RUNTIMES or (colon and (name != ON_PROVIDERS or provider not in PROVIDERS)):
             raise UsageError(f"there is no runtime '{wanted}'; the runtimes are: {', '.join(RUNTIMES)}")
-        _need(wanted)
+        _need(name)
         return wanted
     fitting = [name for name, runtime in RUNTIMES.items() if runtime.format in formats]
     for name in fitting:

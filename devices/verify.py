@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from edgernn.artifact import Artifact
 from edgernn.certificate import Bound, Certificate, Drift, Golden, read_certificate
-from edgernn.devices.runner import RUNTIMES, open_model, runtime_for
+from edgernn.devices.runner import CHOICES, RUNTIMES, find_runtime, open_model, runtime_for, runtime_on
 from edgernn.devices.signing import check_signature, read_trusted
 from edgernn.errors import UsageError, VerificationError
 from edgernn.machine import describe_processor
@@ -121,7 +121,7 @@ def _plan(artifact: Artifact, runtime: str | None) -> list[tuple[Certificate, st
     """Return which files are stepped in which runtime."""
     certificate = read_certificate(artifact)
     if runtime is not None:
-        kind = RUNTIMES[runtime_for(runtime, certificate.made)].format
+        kind = find_runtime(runtime_for(runtime, certificate.made)).format
         if kind not in certificate.made:
             raise UsageError(f"{runtime} runs {kind} files, and the certificate is for {', '.join(certificate.made)}")
         return [(certificate, kind, runtime)]
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if options.trusted:
         trusted = [read_trusted(key) for key in options.trusted]
         print(f"signed by {check_signature(artifact.path, trusted).fingerprint}", file=sys.stderr)
-    plan = _plan(artifact, options.runtime)
+    plan = _plan(artifact, runtime_on(artifact, options.runtime, options.provider))
     replays = [replay(artifact, certificate, kind, name) for certificate, kind, name in plan]
     print(json.dumps(_as_json(artifact, replays), indent=1) if options.json else _report(artifact, plan[0][0], replays))
     _raise_miss(artifact, replays)
@@ -205,6 +205,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "on a processor and runtime like those that it was made with, within the certificate's bounds elsewhere.",
     )
     parser.add_argument("artifact", help="folder that edgernn convert wrote")
+    parser.add_argument("--provider", choices=CHOICES, help="on which ONNX Runtime computes")
     parser.add_argument("--runtime", choices=RUNTIMES, help="default: for each file the first that is installed")
     parser.add_argument(
         "--trusted", action="append", default=[], metavar="KEY.pub", help="refuse it unless signed by such a key"

@@ -46,7 +46,7 @@ from edgernn.devices.daemon.fields import (
 )
 from edgernn.devices.daemon.layers import Layers, read_file_layer, value_of
 from edgernn.devices.decoders import DecoderSpec, read_decoder
-from edgernn.devices.runner import RUNTIMES
+from edgernn.devices.runner import CHOICES, RUNTIMES
 from edgernn.errors import UsageError
 from edgernn.sensor_stream import HOLD_FRAMES
 
@@ -145,6 +145,8 @@ class PipelineConfig:
     """A source that gives nothing for so long is opened anew."""
     replay_s: Annotated[float, number(0, 60)] = 3.0
     """How much of the latest sound a new artifact is warmed up with."""
+    provider: Annotated[str | None, choice(*CHOICES)] = None
+    """On which ONNX Runtime computes; "auto": the fastest here."""
 
 
 @dataclass(frozen=True)

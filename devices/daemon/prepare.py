@@ -14,7 +14,7 @@ from edgernn.devices import sources
 from edgernn.devices.daemon.config import PipelineConfig
 from edgernn.devices.decoders import DecoderSpec, decoder_spec_of, names_of, with_threshold
 from edgernn.devices.pipeline import open_stream
-from edgernn.devices.runner import RUNTIMES, runtime_for
+from edgernn.devices.runner import find_runtime, runtime_for, runtime_on
 from edgernn.devices.verify import verify
 from edgernn.errors import ArtifactError, UsageError
 from edgernn.files import read_file
@@ -53,7 +53,9 @@ def prepare(config: PipelineConfig) -> Prepared:
     key = stream_key(config)
     artifact = Artifact.open(config.artifact)
     decoder = _decoder(config.decoder or decoder_spec_of(artifact), config, artifact.labels)
-    runtime = runtime_for(config.runtime, artifact.programs.get("step", {}))
+    runtime = runtime_for(
+        runtime_on(artifact, config.runtime, config.provider, config.threads), artifact.programs.get("step", {})
+    )
     _verify(artifact, runtime)
     takes_frames = artifact.front_end is None
     rate_hz = sources.frame_rate(config.source.uri, config.source.options) if takes_frames else None
@@ -68,12 +70,12 @@ def stream_key(config: PipelineConfig) -> StreamKey:
     except OSError as error:
         raise ArtifactError(f"{config.artifact} is not an artifact: {MANIFEST}: {error.strerror}") from error
     settings = (config.threshold, config.smoothing_ms, config.refractory_ms, config.ignore)
-    decoder = (config.decoder, *settings, config.hold_frames)
+    decoder = (config.decoder, *settings, config.hold_frames, config.provider)
     return StreamKey(config.artifact, hashlib.sha256(manifest).hexdigest(), config.runtime, config.threads, decoder)
 
 
 def _verify(artifact: Artifact, runtime: str) -> None:
-    kind = RUNTIMES[runtime].format
+    kind = find_runtime(runtime).format
     if artifact.certificate:
         verify(artifact, runtime)
     else:
