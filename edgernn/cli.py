@@ -23,6 +23,7 @@ COMMANDS = {
     "run": ("edgernn.devices.run", "run an artifact on a recording or live sound", ""),
     "serve": ("edgernn.devices.serve", "run pipelines for months, as a configuration says", "serve"),
     "install-service": ("edgernn.devices.install_service", "have systemd run such a configuration", "serve"),
+    "doctor": ("edgernn.devices.doctor", "tell what board this is, and what to mend on it", ""),
     "evaluate": ("edgernn.devices.evaluate", "measure the accuracy of an artifact on labelled recordings", ""),
     "profile": ("edgernn.devices.profile", "measure latency and memory of an artifact on this machine", ""),
 }
