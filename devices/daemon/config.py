@@ -383,4 +383,4 @@ def _without_password(uri: str) -> str:
     >>> _without_password("mqtt://anna:secret@broker:1883/hall")
     'mqtt://broker:1883/hall'
     """
-    return re.sub(r"(?<=//)[^/@]*@", "", uri)
+    return re.sub(r"(?<=//)[^/]*@", "", uri)

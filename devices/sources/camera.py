@@ -108,7 +108,7 @@ class CameraSource(InboxSource):
 
 def shown(uri: str) -> str:
     """Return a URI without its user and password."""
-    return re.sub(r"(?<=//)[^/@]*@", "", uri)
+    return re.sub(r"(?<=//)[^/]*@", "", uri)
 
 
 def _with_user(uri: str, options: CameraOptions) -> str:

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import csv
-import os
+import itertools
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgernn.devices.sources.serial_line import LineSplitter
+from edgernn.devices.sources.tail import Tail
 from edgernn.devices.sources.values import as_frame
 from edgernn.errors import SourceError, UsageError
 from edgernn.stream import Chunk
 
-__all__ = ["CsvOptions", "CsvSource", "Tail"]
+__all__ = ["CsvOptions", "CsvSource"]
 
 CHUNK_S = 0.02
 CHUNK_ROWS = 256  # of a file that is taken as quickly as possible
 LOOK_S = 0.05
 IDLE_S = 1.0
-MISSING_S = 5.0  # without the file for so long, following it is over
 READ_BYTES = 65536
+Row = NDArray[np.float32] | None
+"""One frame `(1, features...)`; None for a row that is none."""
 
 
 @dataclass(frozen=True)
@@ -46,74 +45,6 @@ class CsvOptions:
     """One character, or "tab"."""
 
 
-class Tail:
-    """The lines of a file that grows; one that was replaced is read to its end, then the new one from its beginning."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._file: IO[bytes] = Path(path).open("rb")  # noqa: SIM115 (stays open)
-        self._lines = LineSplitter(whole=True)
-        self._missing_s: float | None = None
-        self.changes: Counter[str] = Counter()
-        """How often it was "rotated" or "truncated"."""
-        self.too_long = 0
-        self.first = True
-        """Whether the next line is the first one of its file."""
-
-    def read(self) -> list[bytes]:
-        """Return the lines that are complete, perhaps none; raise `FileNotFoundError` where the file stays away."""
-        data = self._file.read(READ_BYTES)
-        if not data and self._moved_on():
-            data = self._file.read(READ_BYTES)
-        lines = self._lines.push(data)
-        self.too_long, self._lines.too_long = self.too_long + self._lines.too_long, 0
-        return lines
-
-    def rest(self) -> bytes:
-        """Return what is after the last end of a line."""
-        return b"".join(self._lines.push(b"\n"))
-
-    def to_end(self) -> None:
-        """Leave out what is there now, but a line that is being written."""
-        size = self._file.seek(0, os.SEEK_END)
-        back = min(size, READ_BYTES)
-        self._file.seek(size - back)
-        tail = self._file.read(back)
-        self._lines, self.first = LineSplitter(whole=True), size == 0
-        self._lines.push(tail.rpartition(b"\n")[2] if b"\n" in tail or back == size else b"")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _moved_on(self) -> bool:
-        """Look whether the file is another one, or shorter; return whether there is something new to read."""
-        try:
-            found = Path(self._path).stat()
-        except FileNotFoundError:
-            now = time.monotonic()
-            self._missing_s = self._missing_s or now
-            if now - self._missing_s > MISSING_S:
-                raise
-            return False
-        self._missing_s = None
-        ours = os.fstat(self._file.fileno())
-        if (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino):
-            if self._file.tell() < ours.st_size:  # written between the two looks
-                return True
-            fresh = Path(self._path).open("rb")  # noqa: SIM115
-            self._file.close()
-            self._file, change = fresh, "rotated"
-        elif found.st_size < self._file.tell():
-            self._file.seek(0)
-            change = "truncated"
-        else:
-            return False
-        self.changes[change] += 1
-        self._lines, self.first = LineSplitter(whole=True), True
-        return True
-
-
 class CsvSource:
     """Reads as it is taken: the file itself is what waits for a slow reader. Rows that are none are counted."""
 
@@ -124,8 +55,6 @@ class CsvSource:
         self._path, self._options, self._shape, self._fast = path, options, shape, fast
         self._size = int(np.prod(shape))
         self._closed = threading.Event()
-        self._lost = 0
-        self._dropped: Counter[str] = Counter()
         if options.columns and len(options.columns) != self._size:
             raise UsageError(
                 f"csv:{path} names {len(options.columns)} columns, and the model takes {self._size} values"
@@ -171,19 +100,17 @@ class CsvSource:
         while not self._closed.wait(0):
             rows = self._rows(self._read())
             now = time.monotonic()
-            if rows:
-                yield self._chunk(rows, now)
-            elif now - told_s < IDLE_S:
+            if not rows and now - told_s < IDLE_S:
                 self._closed.wait(LOOK_S)
                 continue
-            else:
-                yield self._chunk([], now, idle=True)
+            yield from self._chunks(rows, now)
+            if not rows:
+                yield Chunk(np.zeros((0, *self._shape), np.float32), now, idle=True)
             told_s = now
 
     def _reading(self) -> Iterator[Chunk]:
         size = CHUNK_ROWS if self._fast else max(1, round(CHUNK_S * self.rate_hz))
-        begin, count, rows = time.monotonic(), 0, list[NDArray[np.float32]]()
-        ended = False
+        begin, count, rows, ended = time.monotonic(), 0, list[Row](), False
         while not self._closed.is_set() and not (ended and not rows):
             while len(rows) < size and not ended:
                 before = self._tail.first
@@ -191,12 +118,24 @@ class CsvSource:
                 ended = not lines and self._tail.first == before  # not a header alone
                 rows += self._rows([self._tail.rest()] if ended else lines)
             taken, rows = rows[:size], rows[size:]
-            count += len(taken) + self._lost
+            count += len(taken)
             due = begin + count / self.rate_hz
             if self._closed.wait(0 if self._fast else max(0.0, due - time.monotonic())):
                 break
-            if taken or self._dropped:
-                yield self._chunk(taken, due)
+            yield from self._chunks(taken, due)
+
+    def _chunks(self, rows: Sequence[Row], time_s: float) -> Iterator[Chunk]:
+        """Yield rows, cut where one is malformed."""
+        lost, empty = 0, np.zeros((0, *self._shape), np.float32)
+        for malformed, run in itertools.groupby(rows, lambda row: row is None):
+            if malformed:
+                lost = len(list(run))
+            else:
+                frames = np.concatenate([row for row in run if row is not None])
+                yield Chunk(frames, time_s, lost, {"malformed": lost} if lost else {})
+                lost = 0
+        if lost:
+            yield Chunk(empty, time_s, lost, {"malformed": lost})
 
     def _read(self) -> list[bytes]:
         try:
@@ -205,8 +144,6 @@ class CsvSource:
             raise SourceError(f"the file {self._path} cannot be read any more: {error.strerror}") from error
         except ValueError:  # closed in the middle of it
             return []
-        self._drop(self._tail.too_long)
-        self._tail.too_long = 0
         return self._without_header(lines) if lines and self._tail.first else lines
 
     def _without_header(self, lines: list[bytes]) -> list[bytes]:
@@ -222,15 +159,16 @@ class CsvSource:
             return lines[1:]
         return lines
 
-    def _rows(self, lines: Sequence[bytes]) -> list[NDArray[np.float32]]:
-        rows = []
+    def _rows(self, lines: Sequence[bytes]) -> list[Row]:
+        rows: list[Row] = [None] * self._tail.too_long
+        self._tail.too_long = 0
         for line in lines:
             try:
                 cells = self._cells(line)
                 if cells and not cells[0].startswith("#"):
                     rows.append(self._row(cells))
             except (ValueError, csv.Error):
-                self._drop(1)
+                rows.append(None)
         return rows
 
     def _row(self, cells: Sequence[str]) -> NDArray[np.float32]:
@@ -242,17 +180,6 @@ class CsvSource:
         else:
             raise ValueError(f"{len(cells)} values")
         return as_frame([float(cell or "nan") for cell in cells], self._shape)
-
-    def _drop(self, count: int) -> None:
-        if count:
-            self._lost += count
-            self._dropped["malformed"] += count
-
-    def _chunk(self, rows: Sequence[NDArray[np.float32]], time_s: float, idle: bool = False) -> Chunk:
-        frames = np.concatenate(rows) if rows else np.zeros((0, *self._shape), np.float32)
-        chunk = Chunk(frames, time_s, self._lost, dict(self._dropped), idle)
-        self._lost, self._dropped = 0, Counter()
-        return chunk
 
     def close(self) -> None:
         """End the iteration, also from another thread."""

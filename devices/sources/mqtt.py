@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,12 +51,16 @@ class MqttSource(InboxSource):
         self._broker, self._reader = broker, reader
         self._away = False
         self._heard_s: float | None = None
+        self._answered, self._refusal = threading.Event(), ""
         try:
             self._client = connect(broker, self._subscribe, self._note_lost, prepare=self._prepare)
         except UsageError:
             raise
         except FailureError as error:
             raise SourceError(str(error)) from error
+        if not self._answered.wait(broker.options.timeout) or self._refusal:
+            self.close()
+            raise SourceError(self._refusal or f"the broker {broker} does not answer a subscription")
 
     def close(self) -> None:
         """Disconnect."""
@@ -72,8 +77,9 @@ class MqttSource(InboxSource):
 
     def _check_subscription(self, _: Client, __: Any, ___: int, reasons: Sequence[Any], ____: Any) -> None:
         if any(reason.is_failure for reason in reasons):
-            error = f"the broker {self._broker} does not let us hear {self._broker.topic}: {reasons[0]}"
-            self._inbox.end(SourceError(error))
+            self._refusal = f"the broker {self._broker} does not let us hear {self._broker.topic}: {reasons[0]}"
+            self._inbox.end(SourceError(self._refusal))
+        self._answered.set()
 
     def _note_lost(self, reason: str) -> None:
         self._away = True

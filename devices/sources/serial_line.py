@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgernn.devices.sources.inbox import InboxSource
+from edgernn.devices.sources.lines import LineSplitter
 from edgernn.devices.sources.values import ValueReader
 from edgernn.errors import MissingDependencyError, SourceError
 
-__all__ = ["LineSplitter", "SerialOptions", "SerialSource"]
+__all__ = ["SerialOptions", "SerialSource"]
 
 QUEUE_FRAMES = 1000
 LOOK_S = 0.2
-MOST_LINE = 4096
 MOST_READ = 4096
 
 
@@ -26,28 +26,6 @@ class SerialOptions:
     """Members of a JSON object, or columns of plain numbers; see `ValueReader`."""
     rate: float | None = None
     """Frames a second; by default the model's."""
-
-
-class LineSplitter:
-    """Bytes in any cut to lines; what is before the first end of a line is left out, as it may have no beginning."""
-
-    def __init__(self, whole: bool = False) -> None:
-        self._rest = b""
-        self._skip = not whole
-        self.too_long = 0
-        """Lines that were, and are left out."""
-
-    def push(self, data: bytes) -> list[bytes]:
-        """Take bytes, return the lines that they complete."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if self._skip and lines:
-            lines, self._skip = lines[1:], False
-        if len(self._rest) > MOST_LINE:
-            self.too_long += not self._skip
-            self._rest, self._skip = b"", True
-        kept = [line for line in lines if len(line) <= MOST_LINE]
-        self.too_long += len(lines) - len(kept)
-        return kept
 
 
 class SerialSource(InboxSource):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from edgernn.devices.secret import Secret
 from edgernn.devices.sources import frame_rate, open_source
-from edgernn.devices.sources.serial_line import LineSplitter
+from edgernn.devices.sources.lines import LineSplitter
 from edgernn.devices.sources.values import ValueReader
 from edgernn.errors import SourceError, UsageError
 from edgernn.stream import Source
