@@ -17,7 +17,7 @@ from edgernn.devices.sources.inbox import InboxSource
 from edgernn.devices.sources.values import as_frame
 from edgernn.errors import SourceError, UsageError
 
-__all__ = ["Channel", "IioOptions", "IioSource", "find_device"]
+__all__ = ["Channel", "IioOptions", "IioSource", "channels_of", "find_device", "open_channels"]
 
 ROOT = "/sys/bus/iio/devices"
 QUEUE_S = 5.0
