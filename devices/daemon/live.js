@@ -49,12 +49,12 @@ function wordRow({ word, threshold }, index) {
 }
 
 function tell(event) {
-  seen.marks.push({ t: Date.parse(event.time) / 1000 - seen.run, word: event.word });
+  seen.marks.push({ t: Date.parse(event.time) / 1000 - seen.run, word: event.label });
   seen.marks.splice(0, seen.marks.length - 100);
   const line = element("li");
   const time = element("time", new Date(event.time).toLocaleTimeString());
   time.dateTime = event.time;
-  line.append(time, element("b", event.word), element("span", event.score.toFixed(2)));
+  line.append(time, element("b", event.label), element("span", event.score.toFixed(2)));
   line.dataset.id = event.id;
   $("told").prepend(line);
   while ($("told").children.length > 100) $("told").lastChild.remove();
@@ -70,6 +70,8 @@ function hear(sound) {
   if (sound.bands !== seen.bands && bytes.length) Object.assign(seen, { bands: sound.bands, rows: [], end: undefined });
   if (bytes.length) addRows(bytes, sound);
   showLevel(sound.level);
+  $("level-row").hidden = !sound.is_sound; // full scale means nothing to a sensor
+  $("sound-name").textContent = sound.is_sound ? "Sound" : "Frames";
   draw();
 }
 
@@ -153,20 +155,29 @@ function drawScores(row) {
   const index = Number(row.dataset.index);
   const { context, width, height, scale, x } = canvasOf(row.children[1]);
   const { threshold } = seen.words[index];
-  const line = height - 1 - threshold * (height - 2);
+  const values = seen.scores.map((score) => score[index + 2]);
+  const [low, high] = rangeOf(values, threshold);
+  const y = (value) => height - 1 - ((value - low) / (high - low)) * (height - 2);
   if (seen.scores.length) {
     context.beginPath();
     context.moveTo(x(seen.scores[0][0]), height);
-    for (const score of seen.scores) context.lineTo(x(score[0]), height - 1 - (score[index + 2] / 1000) * (height - 2));
+    seen.scores.forEach(([t], place) => context.lineTo(x(t), y(values[place])));
     context.lineTo(x(seen.scores.at(-1)[0]), height);
     context.fillStyle = colours.accent;
     context.fill();
   }
   context.fillStyle = colours.hot;
-  for (let left = 0; left < width; left += 8 * scale) context.fillRect(left, line, 4 * scale, scale);
-  const latest = (seen.scores.at(-1)?.[index + 2] ?? 0) / 1000;
+  for (let left = 0; left < width; left += 8 * scale) context.fillRect(left, y(threshold), 4 * scale, scale);
+  const latest = values.at(-1) ?? 0;
   row.children[2].textContent = latest.toFixed(2);
   row.children[2].className = latest >= threshold ? "over" : "";
+}
+
+// Posteriors are shown from 0 to 1, values of another kind as far as they reach.
+function rangeOf(values, threshold) {
+  const [least, most] = [Math.min(0, ...values), Math.max(0, ...values)];
+  if (threshold >= 0.1 && threshold <= 1 && least >= 0 && most <= 1) return [0, 1];
+  return [Math.min(least, 1.5 * threshold), Math.max(most, 1.5 * threshold)];
 }
 
 function report(status) {

@@ -83,15 +83,15 @@ class _View:
 
     def __init__(self, counters: Counters, started_s: float) -> None:
         self._counters, self._started_s = counters, started_s
-        self._digest, self._words = counters.digest, list(counters.thresholds)
-        self._columns = [counters.labels.index(word) for word in self._words]
+        self._digest, self._thresholds = counters.digest, counters.thresholds
+        self._columns = [counters.labels.index(word) for word in self._thresholds]
         self._spectrogram = Spectrogram(counters.rate_hz)
         self._scored_s = -float("inf")
         self._last_id = ""
 
     def is_current(self) -> bool:
         """Whether the pipeline still runs what it ran."""
-        return self._digest == self._counters.digest and self._words == list(self._counters.thresholds)
+        return self._digest == self._counters.digest and self._thresholds == self._counters.thresholds
 
     def hello(self) -> dict[str, Any]:
         """Return all that a page needs to begin, with the scores and events of the last while."""
@@ -104,7 +104,7 @@ class _View:
             "artifact": counters.artifact,
             "digest": counters.digest,
             "runtime": counters.runtime,
-            "words": [{"word": word, "threshold": counters.thresholds[word]} for word in self._words],
+            "words": [{"word": word, "threshold": threshold} for word, threshold in self._thresholds.items()],
             "scores": self._scores(),
             "now": self._time(time.monotonic()),
             "recent": [_told(message) for message in recent],
@@ -124,11 +124,11 @@ class _View:
     def sound(self, tap: deque[Chunk]) -> bytes:
         """Return picture and scores of what was heard since the last call."""
         rows: list[NDArray[np.uint8]] = []
-        end_s = time.monotonic()
+        end_s, is_sound = time.monotonic(), True
         while tap:
             chunk = tap.popleft()
             rows.append(self._spectrogram.push(chunk.samples))
-            end_s = chunk.time_s
+            end_s, is_sound = chunk.time_s, chunk.samples.ndim == 1
         scores = self._scores()
         if not rows and not scores:
             return b""
@@ -137,6 +137,7 @@ class _View:
             "now": self._time(max(end_s, time.monotonic())),
             "end": self._time(end_s),
             "level": round(self._counters.level, 5),
+            "is_sound": is_sound,
             "bands": picture.shape[1],
             "row_s": self._spectrogram.row_s,
             "rows": base64.b64encode(picture.tobytes()).decode(),
@@ -154,13 +155,13 @@ class _View:
         return {**values, **by_cause, **times, "seconds": round(counters.samples / max(counters.rate_hz, 1e-9), 2)}
 
     def _scores(self) -> list[list[float]]:
-        """Return the scores since the last call: time, level, and a thousandth of each word's score."""
+        """Return the scores since the last call: time, level, and the score of each word."""
         new: list[list[float]] = []
         latest = self._counters.scores.copy()
         for time_s, level, averages in reversed(latest):
             if time_s <= self._scored_s or len(new) >= MOST_SCORES:
                 break
-            row = (1000 * averages[self._columns]).astype(int).tolist()
+            row = averages[self._columns].astype(float).round(4).tolist()
             new.append([self._time(time_s), round(level, 5), *row])
         self._scored_s = latest[-1][0] if latest else self._scored_s
         return new[::-1]
@@ -170,8 +171,8 @@ class _View:
 
 
 def _told(message: Message) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(message.to_json())
-    return told
+    event = message.event
+    return {"id": message.id, "time": message.time, "label": event.label, "score": event.score}
 
 
 def _histogram(histogram: Histogram) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,12 +38,13 @@ class Spectrogram:
 
     def _frames(self, frames: NDArray[np.float32]) -> NDArray[np.uint8]:
         self.row_s = 1 / self._rate_hz
-        rows = np.nan_to_num(frames.reshape(len(frames), -1), posinf=0, neginf=0)  # sensors fail
+        flat = frames.reshape(len(frames), math.prod(frames.shape[1:]))
+        rows = np.nan_to_num(flat, posinf=0, neginf=0)  # sensors fail
         starts = np.linspace(0, rows.shape[1], min(rows.shape[1], MOST_FEATURES), endpoint=False).astype(int)
         rows = np.maximum.reduceat(rows, starts, axis=1)
         if rows.size:
             self._low, self._high = min(self._low, rows.min()), max(self._high, rows.max())
-        return _shades(rows, self._low, max(self._high, self._low + 1e-9))
+        return _shades(rows, self._low, self._high)
 
 
 def _params(rate_hz: int) -> LogMel:
@@ -52,5 +55,5 @@ def _params(rate_hz: int) -> LogMel:
 
 
 def _shades(rows: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
-    shades: NDArray[np.uint8] = np.clip((rows - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
+    shades: NDArray[np.uint8] = np.clip((rows - low) * (255 / ((high - low) or 1)), 0, 255).astype(np.uint8)
     return shades

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -24,14 +25,8 @@ class Serving:
     """A daemon with two pipelines of one artifact: "hall" hears what is played, "kitchen" a recording that ends."""
 
     def __init__(self, folder: Path, artifact: Path, listen: str = "127.0.0.1:0") -> None:
-        self._folder = folder
-        (folder / "edge.toml").write_text(
-            f'state = "{folder / "state"}"\nhttp.listen = "{listen}"\nlevel = "debug"\n'
-            f'[pipeline.hall]\nartifact = "{artifact}"\nsource = "stdin:"\n'
-            f'sinks = ["json:{folder / "events"}", "down"]\n'
-            f'[pipeline.kitchen]\nartifact = "{artifact}"\nsource = "{DEMO}"\nsinks = "json:{folder / "events"}"\n'
-            f'fast = true\n[sink.down]\nuri = "unix:{folder / "nobody"}"\n'
-        )
+        self._folder, self._artifact = folder, artifact
+        self._write("", listen)
         with (folder / "log").open("wb") as log:
             command = [*EDGERNN, "serve", str(folder / "edge.toml")]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
@@ -44,6 +39,25 @@ class Serving:
         self._playing.set()
         self._thread = threading.Thread(target=self._play, daemon=True)
         self._thread.start()
+
+    def configure(self, more: str = "", listen: str = "127.0.0.1:0") -> None:
+        """Give it another configuration, with more keys of the pipeline "hall", and have it read that."""
+        self._write(more, listen)
+        self.process.send_signal(signal.SIGHUP)
+
+    def _write(self, more: str, listen: str) -> None:
+        folder, artifact = self._folder, self._artifact
+        (folder / "edge.toml").write_text(
+            f'state = "{folder / "state"}"\nhttp.listen = "{listen}"\nlevel = "debug"\n'
+            f'[pipeline.hall]\nartifact = "{artifact}"\nsource = "stdin:"\n{more}\n'
+            f'sinks = ["json:{folder / "events"}", "down"]\n'
+            f'[pipeline.kitchen]\nartifact = "{artifact}"\nsource = "{DEMO}"\nsinks = "json:{folder / "events"}"\n'
+            f'fast = true\n[sink.down]\nuri = "unix:{folder / "nobody"}"\n'
+        )
+
+    def find_url(self) -> None:
+        """Look where the page is by now."""
+        self.url = re.findall(r"live page is at (http://\S+)", self.log)[-1]
 
     @property
     def log(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -162,7 +162,7 @@ def test_page_is_told_what_happens(daemon: Serving) -> None:
     assert all(data["bands"] == 40 and data["row_s"] == 0.02 for data in heard)
     scores = [row for data in (hello, *heard) for row in data["scores"]]
     assert scores == sorted(scores), "none twice, none out of order"
-    assert all(len(row) == 3 and 0 <= row[2] <= 1000 for row in scores)
+    assert all(len(row) == 3 and 0 <= row[2] <= 1 for row in scores)
 
 
 def test_page_sees_what_was_before_it(daemon: Serving) -> None:
@@ -223,3 +223,33 @@ def test_open_to_the_network_is_warned_of(tmp_path: Path) -> None:
         assert serving.get("/ready")[0] in (200, 503)
     finally:
         serving.close()
+
+
+@pytest.mark.slow
+def test_reload_moves_the_port_and_begins_the_page_anew(tmp_path: Path) -> None:
+    serving = Serving(tmp_path, write_energy_artifact(tmp_path / "energy").path)
+    try:
+        with stream(serving, "/events?pipeline=hall") as answer:
+            assert events(answer, 1)[0][1]["words"] == [{"word": "sound", "threshold": 0.6}]
+            serving.configure("threshold = 0.25")
+            told = dict(events(answer, 60))  # of each kind the latest, in five seconds
+            assert told["hello"]["words"] == [{"word": "sound", "threshold": 0.25}]
+        old = serving.address
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            serving.configure(listen=f"127.0.0.1:{taken.getsockname()[1]}")
+            wait_for(lambda: "there is no live page" in serving.log)
+        assert serving.process.poll() is None
+        serving.configure(listen="127.0.0.1:0")
+        wait_for(lambda: serving.log.count("live page is at") == 2)
+        serving.find_url()
+        assert serving.address != old
+        assert serving.get("/health")[0] == 200
+    finally:
+        serving.close()
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
