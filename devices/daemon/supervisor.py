@@ -99,8 +99,10 @@ class Supervisor:
             self._tend()
             self._extend()
             young = time.monotonic() - self.counters.started_s < 1
-            if wait(0.01 if young else TICK_S) & END:
+            caught = wait(0.01 if young else TICK_S)
+            if caught & END:
                 return
+            self._tend_reload(caught)
         self.counters.ready = True
         self._notify.ready()
         _log.info("ready: %s", self._names())
@@ -124,13 +126,16 @@ class Supervisor:
             caught = wait(TICK_S)
             if caught & END:
                 return
-            if signal.SIGHUP in caught:
-                self._begin_reload(self._load)
-            elif self._reload is None and self._ready.watch.has_changed():
-                self._begin_reload(lambda: self._ready.config)
-            if self._reload is not None and self._reload.done:
-                self._end_reload(self._reload)
+            self._tend_reload(caught)
         self._raise_fatal()
+
+    def _tend_reload(self, caught: Collection[int]) -> None:
+        if signal.SIGHUP in caught:
+            self._begin_reload(self._load)
+        elif self._reload is None and self._ready.watch.has_changed():
+            self._begin_reload(lambda: self._ready.config)
+        if self._reload is not None and self._reload.done:
+            self._end_reload(self._reload)
 
     def _tend(self) -> None:
         """Look after every pipeline, and tell systemd."""
@@ -159,7 +164,8 @@ class Supervisor:
         if self._reload is not None:
             self._reload_again = True
             return
-        self._notify.reloading()
+        if self.counters.ready:  # else it still starts, as systemd sees it
+            self._notify.reloading()
         running = {name: listener.latest for name, listener in self._listeners.items()}
         words = self._wake.words if self._wake else None
         refused = self.counters.refused_artifacts
@@ -185,7 +191,8 @@ class Supervisor:
                 _log.error("there is no live page, all else is reloaded: %s", problem)
             self.counters.reloads += 1
             _log.info("reloaded: %s", self._names())
-        self._notify.ready()
+        if self.counters.ready:
+            self._notify.ready()
         if self._reload_again:
             self._reload_again = False
             self._begin_reload(self._load)

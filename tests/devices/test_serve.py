@@ -275,6 +275,20 @@ def test_start_waits_for_a_source(start: Start, tmp_path: Path) -> None:
     assert daemon.end(signal.SIGINT) < 2
 
 
+def test_reload_while_it_waits_for_a_source(start: Start, tmp_path: Path) -> None:
+    config = (tmp_path / "edge.toml").read_text()
+    (tmp_path / "edge.toml").write_text(config.replace("stdin:", str(tmp_path / "nowhere.wav")))
+    daemon = start()
+    daemon.wait_for("STATUS=hall reopening")
+    (tmp_path / "edge.toml").write_text(config)
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_for("READY=1")
+    assert not [told for told in daemon.heard if told.startswith("RELOADING")], "for systemd it still started"
+    daemon.say(pcm(1))
+    daemon.wait_for("STATUS=hall running")
+    assert daemon.end() < 2
+
+
 def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
     write_config(tmp_path)
     assert main(["serve", str(tmp_path / "edge.toml"), "--check"]) == 0
