@@ -6,6 +6,7 @@ EdgeRNNError
 └── FailureError             the world did not play along (exit status 1)
     ├── ArtifactError        an artifact is corrupt, incomplete, or of an unknown format
     │   └── SignatureError   … or not signed by anybody who is trusted
+    ├── BoardError           a board cannot be reached, or lacks what is needed there
     ├── ConversionError      a model cannot be turned into a streaming artifact
     │   ├── UnsupportedLayerError   it has a layer or operator without a streaming rule
     │   └── ToleranceError   it was converted, and differs too much from its source
@@ -26,6 +27,7 @@ from __future__ import annotations
 __all__ = [
     "ArtifactError",
     "AudioError",
+    "BoardError",
     "ConversionError",
     "DataError",
     "EdgeRNNError",
@@ -79,6 +81,10 @@ class ArtifactError(FailureError):
 
 class SignatureError(ArtifactError):
     """An artifact is not signed by anybody who is trusted, or was changed since."""
+
+
+class BoardError(FailureError):
+    """A board cannot be reached over SSH, or lacks what is needed there."""
 
 
 class ConversionError(FailureError):

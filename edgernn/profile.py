@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import FailureError
+from edgernn.measured import Conditions, Minute, Operator, Round, Sustained
 from edgernn.text import table
 
 __all__ = ["Machine", "Profile", "Timing"]
@@ -97,6 +98,25 @@ class Profile:
     """Of the whole process, at the end."""
     runtime_bytes: int
     """By how much the process grew with runtime and model."""
+    on: str = ""
+    """Which board it was, where that was reached over SSH; empty for the machine itself."""
+    command: tuple[str, ...] = ()
+    """What repeats it."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Versions of what took part."""
+    manifest: str = ""
+    """SHA-256 of the artifact's manifest, which names every file's."""
+    model_bytes: int = 0
+    snr_db: float | None = None
+    """Of the worst output against the source, as the artifact's manifest has it."""
+    accuracy: float | None = None
+    """On its dev set, as the manifest has it."""
+    conditions: Conditions = Conditions()
+    rounds: tuple[Round, ...] = ()
+    operators: tuple[Operator, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What was asked for and could not be measured, and why."""
+    sustained: Sustained | None = None
 
     def timing(self, name: str) -> Timing | None:
         """Return the timing with that name, if it was measured."""
@@ -129,9 +149,8 @@ class Profile:
         """Read what `to_dict` wrote; raise `FailureError` where it does not fit."""
         try:
             kept = {key: value for key, value in values.items() if key in cls.__dataclass_fields__}
-            timings = tuple(Timing(**timing) for timing in values["timings"])
-            return cls(**{**kept, "machine": Machine(**values["machine"]), "timings": timings})
-        except (KeyError, TypeError) as error:
+            return cls(**{**kept, **{name: read(kept[name]) for name, read in _PARTS.items() if name in kept}})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FailureError(f"this is not a profile that edgernn wrote: {error!r}") from error
 
     def __str__(self) -> str:
@@ -167,3 +186,26 @@ class Profile:
 
 def _mb(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
+
+
+def _sustained(values: Mapping[str, Any] | None) -> Sustained | None:
+    if values is None:
+        return None
+    return Sustained(**{**values, "minutes": tuple(Minute(**minute) for minute in values["minutes"])})
+
+
+def _round(values: Mapping[str, Any]) -> Round:
+    return Round(**{**values, "p50_us": tuple(values["p50_us"]), "p99_us": tuple(values["p99_us"])})
+
+
+_PARTS: Mapping[str, Callable[[Any], Any]] = {
+    "machine": lambda values: Machine(**values),
+    "timings": lambda rows: tuple(Timing(**row) for row in rows),
+    "command": tuple,
+    "conditions": lambda values: Conditions(**{**values, "governors": tuple(values.get("governors", ()))}),
+    "rounds": lambda rows: tuple(map(_round, rows)),
+    "operators": lambda rows: tuple(Operator(**row) for row in rows),
+    "remarks": tuple,
+    "sustained": _sustained,
+}
+"""Field to how it is read from plain JSON values."""

@@ -1,0 +1,1 @@
+"""What `edgernn profile` and `edgernn compare` are made of."""

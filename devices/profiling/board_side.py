@@ -1,0 +1,208 @@
+"""What runs on a board while it is measured over SSH: keeps a scratch folder, runs programs in it, and leaves nothing.
+
+It is sent as text to a bare Python (3.8 or later) and uses its standard library alone. It takes requests on standard
+input, a line of JSON each (with the bytes of a file behind it where it says so), and answers on standard output likewise.
+However it ends, by a request, a signal, a connection that is gone, or a client that said nothing for `SILENCE_S` seconds
+(one whose network was cut says nothing, and its connection may stay open for hours), what runs is killed and the
+folder removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from types import FrameType
+from typing import Any
+
+SILENCE_S = float(os.environ.get("EDGERNN_SILENCE_S", "30"))
+MOST_LINE = 65536  # bytes
+
+
+class Gone(Exception):
+    """The client is, or wants us to be."""
+
+
+def say(message: Mapping[str, Any], content: bytes = b"") -> None:
+    """Answer; whether anybody hears it is not ours to know."""
+    data = json.dumps(message).encode() + b"\n" + content
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def facts(folder: str) -> dict[str, Any]:
+    """Return what the client decides by."""
+    names = ("numpy", "ai_edge_litert", "tflite_runtime", "onnxruntime", "pip", "ensurepip", "venv")
+    return {
+        "folder": folder,
+        "version": list(sys.version_info[:3]),
+        "machine": platform.machine(),
+        "has": [name for name in names if find_spec(name) is not None],
+        "free": shutil.disk_usage(folder).free,
+    }
+
+
+class Board:
+    """One folder, and at most one program at a time."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.buffer, self.heard, self.eof = folder, b"", time.monotonic(), False
+        self.child: subprocess.Popen[bytes] | None = None
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(0, selectors.EVENT_READ, "client")
+
+    def serve(self) -> None:
+        """Do as asked until there is nobody left to ask."""
+        say(facts(self.folder))
+        while True:
+            line = self.take_line()
+            if line is None:
+                self.wait()
+            else:
+                self.answer(json.loads(line))
+
+    def wait(self) -> None:
+        """Read what is there from the client and from the program."""
+        for key, _ in self.selector.select(timeout=1.0):
+            data = os.read(key.fd, MOST_LINE)
+            if key.data == "client":
+                if not data:
+                    raise Gone
+                self.buffer += data
+                self.heard = time.monotonic()
+            elif data:
+                say({"printed": data.decode(errors="replace")})
+            else:
+                self.selector.unregister(key.fd)
+                self.eof = True
+        if self.child is not None and self.child.poll() is not None and self.eof:
+            status, self.child = self.child.returncode, None
+            say({"exit": status})
+        if time.monotonic() - self.heard > SILENCE_S:
+            raise Gone
+
+    def take_line(self) -> bytes | None:
+        """Return the next request, None if it is not here yet."""
+        line, end, rest = self.buffer.partition(b"\n")
+        if not end:
+            return None
+        self.buffer = rest
+        return line
+
+    def take_bytes(self, count: int) -> Iterator[bytes]:
+        """Wait for the content of a file, in pieces."""
+        while count:
+            while not self.buffer:
+                self.wait()
+            piece, self.buffer = self.buffer[:count], self.buffer[count:]
+            count -= len(piece)
+            yield piece
+
+    def answer(self, request: Mapping[str, Any]) -> None:
+        """Do one thing."""
+        do = request["do"]
+        if do == "write":
+            self.write(os.path.join(self.folder, request["path"]), request["bytes"])
+        elif do == "read":
+            self.read(os.path.join(self.folder, request["path"]))
+        elif do == "unpack":
+            shutil.unpack_archive(
+                os.path.join(self.folder, request["path"]), os.path.join(self.folder, request["to"]), "zip"
+            )
+            say({"done": do})
+        elif do == "run":
+            self.run(request["arguments"], request["environment"])
+        elif do == "end":
+            raise Gone
+
+    def write(self, path: str, count: int) -> None:
+        """Take a file; all of it even if the disk is full, or the rest would be read as requests."""
+        pieces = self.take_bytes(count)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+            say({"done": "write"})
+        except OSError as error:
+            for _ in pieces:
+                pass
+            say({"failed": error.strerror})
+
+    def read(self, path: str) -> None:
+        """Give a file."""
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+        except OSError as error:
+            say({"failed": error.strerror})
+        else:
+            say({"bytes": len(content)}, content)
+
+    def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start a program in a process group of its own, so that its children end with it."""
+        self.eof = False
+        try:
+            self.child = subprocess.Popen(
+                arguments,
+                cwd=self.folder,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            say({"failed": error.strerror})
+        else:
+            assert self.child.stdout is not None
+            self.selector.register(self.child.stdout, selectors.EVENT_READ, "program")
+
+    def leave(self) -> None:
+        """Kill what runs, remove the folder."""
+        if self.child is not None:
+            with contextlib.suppress(OSError):
+                os.killpg(self.child.pid, signal.SIGKILL)
+            self.child.wait()
+        for _ in range(20):  # what was just killed may still be writing
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not os.path.exists(self.folder):
+                break
+            time.sleep(0.1)
+
+
+def leave_by_signal(number: int, frame: FrameType | None) -> None:
+    """End as if the client had asked for it."""
+    raise Gone
+
+
+def main() -> None:
+    """Serve one client."""
+    os.umask(0o077)
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave_by_signal)
+    board = Board(tempfile.mkdtemp(prefix="edgernn-"))
+    try:
+        board.serve()
+    except (Gone, BrokenPipeError):
+        pass
+    finally:
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+        board.leave()
+    with contextlib.suppress(OSError):
+        say({"gone": not os.path.exists(board.folder)})
+
+
+if __name__ == "__main__":
+    main()
