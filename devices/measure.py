@@ -20,7 +20,7 @@ from edgernn.machine import describe_machine, resident_bytes
 from edgernn.profile import Profile, Timing
 from edgernn.stream import Runner
 
-__all__ = ["Times", "measure"]
+__all__ = ["Times", "example_frames", "measure", "period_of"]
 
 Times = Mapping[str, NDArray[np.float64]]
 """Name of what was measured to the times in microseconds, in the order in which they were taken."""
@@ -51,7 +51,7 @@ def measure(
     imported = time.perf_counter()
     runner = open_model(model, name, threads)
     opened = time.perf_counter()
-    frames = _frames(runner)
+    frames = example_frames(runner, np.random.default_rng(0))
     runner.reset(context=runner.spec.example_context(np.random.default_rng(0)))
     first_us = _step_times(runner, frames, 1)[0]
     grown = resident_bytes() - before
@@ -59,7 +59,7 @@ def measure(
     times: dict[str, NDArray[np.float64]] = {}
     progress(0.0, "back to back")
     times["step"] = _step_times(runner, frames, steps)
-    period_s = _period_s(artifact, runner)
+    period_s = period_of(artifact, runner)
     misses = 0
     if period_s is not None and seconds > 0:
         times["step, paced"], times["due to done"] = _paced(runner, frames, seconds, period_s, progress)
@@ -89,14 +89,15 @@ def measure(
     return profile, times
 
 
-def _period_s(artifact: Artifact, runner: Runner) -> float | None:
+def period_of(artifact: Artifact, runner: Runner) -> float | None:
+    """Return the seconds from one step to the next; None where the artifact does not tell."""
     if artifact.frame_rate_hz is None:
         return None
     return runner.spec.frames_per_step / artifact.frame_rate_hz
 
 
-def _frames(runner: Runner) -> list[tuple[NDArray[np.float32], ...]]:
-    rng = np.random.default_rng(0)
+def example_frames(runner: Runner, rng: np.random.Generator) -> list[tuple[NDArray[np.float32], ...]]:
+    """Return what to feed in turn."""
     return [tuple(tensor.example(rng) for tensor in runner.spec.inputs) for _ in range(DIFFERENT_FRAMES)]
 
 

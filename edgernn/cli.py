@@ -25,7 +25,8 @@ COMMANDS = {
     "install-service": ("edgernn.devices.install_service", "have systemd run such a configuration", "serve"),
     "doctor": ("edgernn.devices.doctor", "tell what board this is, and what to mend on it", ""),
     "evaluate": ("edgernn.devices.evaluate", "measure the accuracy of an artifact on labelled recordings", ""),
-    "profile": ("edgernn.devices.profile", "measure latency and memory of an artifact on this machine", ""),
+    "profile": ("edgernn.devices.profile", "measure latency and memory of an artifact, here or on boards", ""),
+    "compare": ("edgernn.devices.compare", "tell whether one profile is faster than another, and how sure that is", ""),
 }
 
 

@@ -111,7 +111,7 @@ class Profile:
     """Of the worst output against the source, as the artifact's manifest has it."""
     accuracy: float | None = None
     """On its dev set, as the manifest has it."""
-    conditions: Conditions = Conditions()
+    conditions: Conditions = field(default_factory=Conditions)
     rounds: tuple[Round, ...] = ()
     operators: tuple[Operator, ...] = ()
     remarks: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """What a board draws, where it has a sensor: hwmon, which is also how a Jetson's INA3221 appears.
 
-Not run on such hardware: read as the kernel's documentation of hwmon and of the INA3221 says (power in microwatts, voltage
-in millivolts, current in milliamperes), and tested on trees of files like a board's.
+Not run on such hardware: read as the kernel's documentation of hwmon and of the INA3221 says (power in microwatts,
+voltage in millivolts, current in milliamperes), and tested on trees of files like a board's.
 """
 
 from __future__ import annotations

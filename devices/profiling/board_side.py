@@ -1,10 +1,10 @@
 """What runs on a board while it is measured over SSH: keeps a scratch folder, runs programs in it, and leaves nothing.
 
 It is sent as text to a bare Python (3.8 or later) and uses its standard library alone. It takes requests on standard
-input, a line of JSON each (with the bytes of a file behind it where it says so), and answers on standard output likewise.
-However it ends, by a request, a signal, a connection that is gone, or a client that said nothing for `SILENCE_S` seconds
-(one whose network was cut says nothing, and its connection may stay open for hours), what runs is killed and the
-folder removed.
+input, a line of JSON each (with the bytes of a file behind it where it says so), and answers on standard output
+likewise. However it ends, by a request, a signal, a connection that is gone, or a client that said nothing for
+`SILENCE_S` seconds (one whose network was cut says nothing, and its connection may stay open for hours), what runs is
+killed and the folder removed.
 """
 
 from __future__ import annotations
@@ -22,29 +22,32 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 from typing import Any
+
+__all__ = ["main"]
 
 SILENCE_S = float(os.environ.get("EDGERNN_SILENCE_S", "30"))
 MOST_LINE = 65536  # bytes
 
 
-class Gone(Exception):
+class _Gone(Exception):
     """The client is, or wants us to be."""
 
 
-def say(message: Mapping[str, Any], content: bytes = b"") -> None:
+def _say(message: Mapping[str, Any], content: bytes = b"") -> None:
     """Answer; whether anybody hears it is not ours to know."""
     data = json.dumps(message).encode() + b"\n" + content
     while data:
         data = data[os.write(1, data) :]
 
 
-def facts(folder: str) -> dict[str, Any]:
+def _facts(folder: Path) -> dict[str, Any]:
     """Return what the client decides by."""
     names = ("numpy", "ai_edge_litert", "tflite_runtime", "onnxruntime", "pip", "ensurepip", "venv")
     return {
-        "folder": folder,
+        "folder": str(folder),
         "version": list(sys.version_info[:3]),
         "machine": platform.machine(),
         "has": [name for name in names if find_spec(name) is not None],
@@ -52,10 +55,10 @@ def facts(folder: str) -> dict[str, Any]:
     }
 
 
-class Board:
+class _Board:
     """One folder, and at most one program at a time."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder, self.buffer, self.heard, self.eof = folder, b"", time.monotonic(), False
         self.child: subprocess.Popen[bytes] | None = None
         self.selector = selectors.DefaultSelector()
@@ -63,7 +66,7 @@ class Board:
 
     def serve(self) -> None:
         """Do as asked until there is nobody left to ask."""
-        say(facts(self.folder))
+        _say(_facts(self.folder))
         while True:
             line = self.take_line()
             if line is None:
@@ -77,19 +80,19 @@ class Board:
             data = os.read(key.fd, MOST_LINE)
             if key.data == "client":
                 if not data:
-                    raise Gone
+                    raise _Gone
                 self.buffer += data
                 self.heard = time.monotonic()
             elif data:
-                say({"printed": data.decode(errors="replace")})
+                _say({"printed": data.decode(errors="replace")})
             else:
                 self.selector.unregister(key.fd)
                 self.eof = True
         if self.child is not None and self.child.poll() is not None and self.eof:
             status, self.child = self.child.returncode, None
-            say({"exit": status})
+            _say({"exit": status})
         if time.monotonic() - self.heard > SILENCE_S:
-            raise Gone
+            raise _Gone
 
     def take_line(self) -> bytes | None:
         """Return the next request, None if it is not here yet."""
@@ -112,42 +115,39 @@ class Board:
         """Do one thing."""
         do = request["do"]
         if do == "write":
-            self.write(os.path.join(self.folder, request["path"]), request["bytes"])
+            self.write(self.folder / request["path"], request["bytes"])
         elif do == "read":
-            self.read(os.path.join(self.folder, request["path"]))
+            self.read(self.folder / request["path"])
         elif do == "unpack":
-            shutil.unpack_archive(
-                os.path.join(self.folder, request["path"]), os.path.join(self.folder, request["to"]), "zip"
-            )
-            say({"done": do})
+            shutil.unpack_archive(self.folder / request["path"], self.folder / request["to"], "zip")
+            _say({"done": do})
         elif do == "run":
             self.run(request["arguments"], request["environment"])
         elif do == "end":
-            raise Gone
+            raise _Gone
 
-    def write(self, path: str, count: int) -> None:
+    def write(self, path: Path, count: int) -> None:
         """Take a file; all of it even if the disk is full, or the rest would be read as requests."""
         pieces = self.take_bytes(count)
         try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "wb") as file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
                 for piece in pieces:
                     file.write(piece)
-            say({"done": "write"})
+            _say({"done": "write"})
         except OSError as error:
             for _ in pieces:
                 pass
-            say({"failed": error.strerror})
+            _say({"failed": error.strerror})
 
-    def read(self, path: str) -> None:
+    def read(self, path: Path) -> None:
         """Give a file."""
         try:
-            with open(path, "rb") as file:
-                content = file.read()
+            content = path.read_bytes()
         except OSError as error:
-            say({"failed": error.strerror})
+            _say({"failed": error.strerror})
         else:
-            say({"bytes": len(content)}, content)
+            _say({"bytes": len(content)}, content)
 
     def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start a program in a process group of its own, so that its children end with it."""
@@ -163,7 +163,7 @@ class Board:
                 start_new_session=True,
             )
         except OSError as error:
-            say({"failed": error.strerror})
+            _say({"failed": error.strerror})
         else:
             assert self.child.stdout is not None
             self.selector.register(self.child.stdout, selectors.EVENT_READ, "program")
@@ -176,32 +176,32 @@ class Board:
             self.child.wait()
         for _ in range(20):  # what was just killed may still be writing
             shutil.rmtree(self.folder, ignore_errors=True)
-            if not os.path.exists(self.folder):
+            if not self.folder.exists():
                 break
             time.sleep(0.1)
 
 
-def leave_by_signal(number: int, frame: FrameType | None) -> None:
+def _leave_by_signal(number: int, frame: FrameType | None) -> None:
     """End as if the client had asked for it."""
-    raise Gone
+    raise _Gone
 
 
 def main() -> None:
     """Serve one client."""
     os.umask(0o077)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave_by_signal)
-    board = Board(tempfile.mkdtemp(prefix="edgernn-"))
+        signal.signal(number, _leave_by_signal)
+    board = _Board(Path(tempfile.mkdtemp(prefix="edgernn-profile-")))
     try:
         board.serve()
-    except (Gone, BrokenPipeError):
+    except (_Gone, BrokenPipeError):
         pass
     finally:
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
         board.leave()
     with contextlib.suppress(OSError):
-        say({"gone": not os.path.exists(board.folder)})
+        _say({"gone": not board.folder.exists()})
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ class Address:
         >>> Address.read("pi@[fe80::1]:2222").host
         'fe80::1'
         """
-        found = re.fullmatch(r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<six>[^]\s]+)\]|(?P<host>[^@:\s]+))(?::(?P<port>\d+))?", text)
+        found = re.fullmatch(
+            r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<six>[^]\s]+)\]|(?P<host>[^@:\s]+))(?::(?P<port>\d+))?", text
+        )
         if found is None or not (port := int(found["port"] or 22)) or port > 65535 or text.startswith("-"):
             raise UsageError(f"--on {text}: expected user@host or user@host:port, as in pi@raspberrypi.local")
         return cls(text, found["user"], found["six"] or found["host"], int(found["port"]) if found["port"] else None)
@@ -61,12 +63,16 @@ class Link:
     def __init__(self, address: Address, process: Any) -> None:
         self.address, self._process = address, process
         self.facts: dict[str, Any] = {}
+        self.left = False
+        """Whether the folder there is known to be gone."""
 
     async def greet(self, python: str) -> None:
         """Hear what the board has; raise `BoardError` where no Python answered."""
         line = await self._process.stdout.readline()
         if not line.startswith(b"{"):
-            said = one_line(f"{line.decode(errors='replace')} {(await self._process.stderr.read()).decode(errors='replace')}")
+            said = one_line(
+                f"{line.decode(errors='replace')} {(await self._process.stderr.read()).decode(errors='replace')}"
+            )
             raise BoardError(
                 f"{self.address.text}: {python} does not run there ({said or 'it says nothing'}): install it "
                 "(sudo apt install python3), or name one with --python"
@@ -106,7 +112,9 @@ class Link:
                 hear(line)
             answer = await self._answer()
         if "failed" in answer or answer["exit"] != 0:
-            said = answer.get("failed") or "\n  ".join([f"exit status {answer['exit']}", *last, *([rest] if rest else [])])
+            said = answer.get("failed") or "\n  ".join(
+                [f"exit status {answer['exit']}", *last, *([rest] if rest else [])]
+            )
             raise BoardError(f"{self.address.text}: {what} failed there: {said}")
 
     async def live(self) -> None:
@@ -149,6 +157,11 @@ async def connected(address: Address, keys: Keys, python: str = "python3") -> As
         import asyncssh
     except ImportError as error:
         raise MissingDependencyError("profiling over SSH", "asyncssh", "remote") from error
+    for path in keys.identities:
+        if not Path(path).expanduser().is_file():
+            raise UsageError(f"--identity {path}: there is no such file")
+    if keys.known_hosts and not Path(keys.known_hosts).is_file():
+        raise BoardError(_untrusted(asyncssh, address, keys))
     script = base64.b64encode(Path(__file__).with_name("board_side.py").read_bytes()).decode()
     command = f"exec {shlex.quote(python)} -c 'import base64; exec(base64.b64decode(\"{script}\"))'"
     try:
@@ -202,8 +215,7 @@ async def _leave(link: Link, connection: Any) -> None:
         gone = await asyncio.wait_for(link.leave(), LEAVE_S)
         folder = shlex.quote(link.facts["folder"])
         seen = await asyncio.wait_for(connection.run(f"test -e {folder}"), LEAVE_S)
-        if not gone or seen.exit_status == 0:
-            await asyncio.wait_for(connection.run(f"rm -rf {folder}"), LEAVE_S)
+        link.left = gone and seen.exit_status == 1
 
 
 def _untrusted(asyncssh: Any, address: Address, keys: Keys) -> str:

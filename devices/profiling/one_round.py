@@ -3,14 +3,17 @@
 Run by `rounds.py` as `python -m edgernn.devices.profiling.one_round`, with the monotonic clock of the moment before.
 """
 
+from __future__ import annotations
+
 import sys
 import time
 
 began = time.monotonic_ns()  # the first thing: before it lie the process and Python itself
 
 from importlib import import_module  # noqa: E402
+from itertools import pairwise  # noqa: E402
 
-__all__ = ["PHASES"]
+__all__ = ["main"]
 
 PHASES = ("process", "NumPy", "EdgeRNN", "artifact", "runtime", "model", "first step", "tenth step", "until tenth step")
 """process: from its start to our first line; artifact: opened and checked; runtime: its import; model: opened in it."""
@@ -28,14 +31,14 @@ def main() -> None:
 
     marks.append(clock())
     from edgernn.artifact import Artifact
-    from edgernn.devices.runner import RUNTIMES, open_model
+    from edgernn.devices.runner import find_runtime, open_model
 
     marks.append(clock())
     artifact = Artifact.open(path)
     marks.append(clock())
-    import_module(RUNTIMES[runtime].module)
+    import_module(find_runtime(runtime).module)
     marks.append(clock())
-    runner = open_model(artifact.model(RUNTIMES[runtime].format), runtime, int(threads))
+    runner = open_model(artifact.model(find_runtime(runtime).format), runtime, int(threads))
     marks.append(clock())
     rng = np.random.default_rng(0)
     frames = [tuple(tensor.example(rng) for tensor in runner.spec.inputs) for _ in range(64)]
@@ -51,7 +54,7 @@ def main() -> None:
     ready = clock()
     first = times(10)
     until = clock() - ready + marks[-1] - marks[0]
-    cold = [later - earlier for earlier, later in zip(marks, marks[1:])]  # noqa: B905
+    cold = [later - earlier for earlier, later in pairwise(marks)]
     cold += [first[0], first[9], until]
     times(WARM_UP)
     windows = [sorted(times(WINDOW)) for _ in range(max(1, int(steps) // WINDOW))]

@@ -21,8 +21,8 @@ __all__ = ["read_events", "time_operators"]
 
 WARM_UP, STEPS = 50, 300  # its profiler stops at a million events
 NO_PROFILER = (
-    "no time by operator: the Python packages of LiteRT and tflite-runtime reach no profiler (and XNNPACK takes most operators "
-    "as one); TensorFlow Lite's program benchmark_model --enable_op_profiling=true has one, where you have built it"
+    "no time by operator: the Python packages of LiteRT and tflite-runtime reach no profiler, and XNNPACK takes most "
+    "operators as one; TensorFlow Lite's own program benchmark_model has one (--enable_op_profiling=true)"
 )
 
 
@@ -49,7 +49,7 @@ def _example(tensor: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
 
 
 def read_events(events: Iterable[Mapping[str, Any]], warm_up: int = WARM_UP) -> tuple[Operator, ...]:
-    """Sum up what ONNX Runtime's profiler wrote, without each node's first runs; whole microseconds, its own cost in each."""
+    """Sum up what ONNX Runtime's profiler wrote, without each node's first runs (whole microseconds)."""
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):

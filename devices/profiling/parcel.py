@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import edgernn
 from edgernn.errors import UsageError
 
-__all__ = ["check_wheels", "edgernn_archive", "fitting"]
+__all__ = ["check_wheels", "edgernn_archive", "fitting", "packages"]
 
 DESKTOP = ("train", "quantize", "testing")  # what a board never imports
 NAME = re.compile(r"^(?P<name>[^-]+)-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl$")
@@ -51,7 +51,7 @@ def fitting(wheels: Sequence[Path], version: Sequence[int], machine: str) -> lis
     return [wheel for wheel in wheels if _fits(wheel.name, pythons, version[1], machine)]
 
 
-def _fits(name: str, pythons: Collection[str], minor: int, machine: str) -> bool:
+def _fits(name: str, pythons: set[str], minor: int, machine: str) -> bool:
     parts = NAME.match(name)
     if parts is None:
         return False

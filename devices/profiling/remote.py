@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgernn.artifact import MANIFEST, Artifact
@@ -33,7 +33,7 @@ class Job:
     """Those that will do, the best first."""
     wheels: tuple[Path, ...] = ()
     python: str = ""
-    keys: Keys = Keys()
+    keys: Keys = field(default_factory=Keys)
 
 
 def measure_on(boards: Sequence[Address], job: Job, say: Say) -> tuple[list[Profile], list[str]]:
@@ -64,8 +64,8 @@ async def _measure(board: Address, job: Job, say: Say) -> list[Profile]:
         environment = {"PYTHONPATH": f"{link.facts['folder']}/site", "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": "."}
         await link.run("edgernn profile", arguments, environment, say)
         found = json.loads(await link.read("result.json"))
-        say("done; the folder there is removed")
-    profiles = found["profiles"] if "profiles" in found else [found]
+    say(f"done, and {link.facts['folder']} is gone" if link.left else f"{link.facts['folder']} may still be there")
+    profiles = found.get("profiles", [found])
     return [replace(Profile.from_dict(values), on=board.text) for values in profiles]
 
 

@@ -26,7 +26,7 @@ EDGERNN = [sys.executable, "-c", "import sys; from edgernn.cli import main; sys.
 
 def test_command_writes_text_json_and_picture(energy_artifact: Artifact, tmp_path: Path) -> None:
     kept, picture = tmp_path / "profile.json", tmp_path / "profile.png"
-    words = ["--steps", "300", "--seconds", "0.5", "--json", str(kept), "--picture", str(picture)]
+    words = ["--steps", "300", "--seconds", "0.5", "--rounds", "1", "--json", str(kept), "--picture", str(picture)]
     result = subprocess.run(
         [*EDGERNN, "profile", str(energy_artifact.path), *words], capture_output=True, text=True, check=False
     )

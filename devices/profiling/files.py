@@ -1,0 +1,50 @@
+"""Result files: one profile, or several in a list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgernn.errors import FailureError, UsageError
+from edgernn.files import read_file
+from edgernn.profile import Profile
+
+__all__ = ["read_profiles", "write_profiles", "write_text"]
+
+MOST_BYTES = 256 * 2**20
+
+
+def write_profiles(path: str, profiles: Sequence[Profile]) -> None:
+    """Write one profile as it is, and several as a list."""
+    values = [profile.to_dict() for profile in profiles]
+    write_text(path, json.dumps(values[0] if len(values) == 1 else {"profiles": values}, indent=1) + "\n")
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file whole or not at all; a pipe or a device is written as it is."""
+    target = Path(path)
+    try:
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")
+            return
+        fresh = target.with_name(f".{target.name}.new")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(target)
+    except OSError as error:
+        raise UsageError(f"the file {path} cannot be written: {error.strerror}") from error
+
+
+def read_profiles(path: str) -> list[Profile]:
+    """Read what `edgernn profile --json` wrote."""
+    try:
+        values = json.loads(read_file(Path(path), MOST_BYTES))
+        found = values.get("profiles", [values])
+        return [Profile.from_dict(item) for item in found]
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}: write one with edgernn profile ARTIFACT --json {path}") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (AttributeError, TypeError, ValueError, RecursionError, FailureError) as error:
+        reason = str(error) if isinstance(error, FailureError) else "it is not the JSON of edgernn profile"
+        raise FailureError(f"{path}: {reason}") from error
