@@ -92,8 +92,8 @@ def _one(case: Case, wanted: Wanted) -> Profile:
 def front(profiles: Sequence[Profile]) -> list[bool]:
     """Return for each whether none other is as fast, as small and as true, and clearly better in one of it.
 
-    Times and sizes within 5 % are alike, as they are for `edgernn convert --optimize-for`, and so is what is within 1 dB
-    or 0.1 % of accuracy.
+    Times and sizes within 5 % are alike, as they are for `edgernn convert --optimize-for`, and so is what is within
+    1 dB or 0.1 % of accuracy.
     """
     merits = [_merits(profile) for profile in profiles]
     return [not any(_beats(other, mine) for other in merits) for mine in merits]
@@ -148,5 +148,5 @@ def tell_matrix(profiles: Sequence[Profile]) -> str:
         "accuracy",
         "",
     ]
-    note = "★: on the Pareto front: nothing else is as fast, as small and as true, and clearly better in one of it"
+    note = "★: on the Pareto front: nothing else is as good in time, size and truth, and better in one"
     return f"{table(header, rows)}\n{note}"

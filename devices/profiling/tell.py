@@ -59,7 +59,8 @@ def tell_minutes(sustained: Sustained) -> str:
     slope = "too short to tell a slope of memory"
     if sustained.memory_slope is not None and sustained.memory_slope_error is not None:
         error = 2 * sustained.memory_slope_error / 1e6
-        slope = f"memory grows by {round(sustained.memory_slope / 1e6, 3) + 0.0:.3f} ± {error:.3f} MB an hour (two standard errors)"
+        growth = round(sustained.memory_slope / 1e6, 3) + 0.0  # no minus before a zero
+        slope = f"memory grows by {growth:.3f} ± {error:.3f} MB an hour (two standard errors)"
     first, last = _cells(sustained.minutes[0]), _cells(sustained.minutes[-1])
     beside = table(["", "first", "last"], [*zip(header[1:], first, last, strict=True)])
     pace = "at the stream's pace" if sustained.paced else "back to back"
