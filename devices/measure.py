@@ -20,7 +20,7 @@ from edgernn.machine import describe_machine, resident_bytes
 from edgernn.profile import Profile, Timing
 from edgernn.stream import Runner
 
-__all__ = ["Times", "example_frames", "measure", "period_of"]
+__all__ = ["Times", "begin_example", "measure", "period_of"]
 
 Times = Mapping[str, NDArray[np.float64]]
 """Name of what was measured to the times in microseconds, in the order in which they were taken."""
@@ -51,8 +51,7 @@ def measure(
     imported = time.perf_counter()
     runner = open_model(model, name, threads)
     opened = time.perf_counter()
-    frames = example_frames(runner, np.random.default_rng(0))
-    runner.reset(context=runner.spec.example_context(np.random.default_rng(0)))
+    frames = begin_example(runner)
     first_us = _step_times(runner, frames, 1)[0]
     grown = resident_bytes() - before
     _step_times(runner, frames, WARM_UP_STEPS)
@@ -96,8 +95,10 @@ def period_of(artifact: Artifact, runner: Runner) -> float | None:
     return runner.spec.frames_per_step / artifact.frame_rate_hz
 
 
-def example_frames(runner: Runner, rng: np.random.Generator) -> list[tuple[NDArray[np.float32], ...]]:
-    """Return what to feed in turn."""
+def begin_example(runner: Runner) -> list[tuple[NDArray[np.float32], ...]]:
+    """Begin a stream with an example of its context, if it takes one, and return frames to feed in turn."""
+    rng = np.random.default_rng(0)
+    runner.reset(context=runner.spec.example_context(rng))
     return [tuple(tensor.example(rng) for tensor in runner.spec.inputs) for _ in range(DIFFERENT_FRAMES)]
 
 

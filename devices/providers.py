@@ -116,7 +116,8 @@ def fastest(model: ModelFile, threads: int = 1) -> tuple[str, dict[str, float | 
 
 def time_step(runner: Any) -> float:
     """Return the median time of a step, µs."""
-    rng, times = np.random.default_rng(0), []
+    rng, times = np.random.default_rng(0), list[float]()
+    runner.reset(context=runner.spec.example_context(rng))
     frames = tuple(tensor.example(rng) for tensor in runner.spec.inputs)
     for number in range(WARM_UP + STEPS):
         begin = time.perf_counter()

@@ -91,7 +91,7 @@ def _tflite(values: Any, runtime: str) -> tuple[Any, str, list[str]]:
     return found, version(known.package), ["XNNPACK"] if delegated else []
 
 
-def main(arguments: Sequence[str]) -> int:
+def _main(arguments: Sequence[str]) -> int:
     """Try one, and print what came of it as JSON."""
     try:
         print(json.dumps(_try(arguments[0], arguments[1])))
@@ -101,4 +101,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(_main(sys.argv[1:]))

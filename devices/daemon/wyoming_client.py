@@ -18,7 +18,7 @@ from edgernn.devices.daemon.wyoming_events import ClientError, EventReader, Wyom
 from edgernn.errors import EdgeRNNError
 from edgernn.text import one_line
 
-__all__ = ["WyomingClient"]
+__all__ = ["WyomingClient", "shut"]
 
 WRITE_S = 5.0  # how long a client may take to read what it is sent
 KEEP_ALIVE = {

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import numpy as np
-
 from edgernn.artifact import MANIFEST, Artifact, ModelFile
-from edgernn.devices.measure import Times, example_frames, measure, period_of
+from edgernn.devices.measure import Times, begin_example, measure, period_of
 from edgernn.devices.profiling.conditions import Background
 from edgernn.devices.profiling.operators import time_operators
 from edgernn.devices.profiling.rounds import Case, run_rounds
@@ -89,7 +87,7 @@ def _sustain(
     artifact: Artifact, model: ModelFile, runtime: str, threads: int, seconds: float, progress: Progress
 ) -> Sustained:
     runner = open_model(model, runtime, threads)
-    frames = example_frames(runner, np.random.default_rng(0))
+    frames = begin_example(runner)
     result = sustain(
         lambda index: runner.step(*frames[index % len(frames)]), seconds, period_of(artifact, runner), progress
     )

@@ -16,6 +16,7 @@ from edgernn.errors import ArtifactError, ShapeError, UsageError
 from edgernn.events import Alarm, Keyword, Message, Stamp
 from edgernn.sensor_stream import SensorStream
 from edgernn.spec import StreamSpec, TensorSpec
+from edgernn.stream import Context
 from edgernn.testing import FakeRunner
 
 HZ = 10.0
@@ -30,7 +31,7 @@ class Echo(FakeRunner):
         self._delay, self.taken = delay, list[NDArray[np.float32]]()
         self.reset()
 
-    def reset(self, stream: int | None = None) -> None:
+    def reset(self, stream: int | None = None, context: Context | None = None) -> None:
         """Begin anew."""
         self.waiting = np.zeros((self._delay, self.spec.inputs[0].shape[-1]), np.float32)
 
