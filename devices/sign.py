@@ -29,9 +29,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         return 0
     if options.artifact is None or options.key is None:
         raise UsageError("name the artifact and its signer's key: edgernn sign ARTIFACT --key KEY")
-    key = read_key(Path(options.key))
     artifact = Artifact.open(options.artifact)  # nobody should sign what is broken
-    signer = sign(artifact, key)
+    signer = sign(artifact, read_key(Path(options.key)))
     print(f"{artifact.path / SIGNATURE}: signed by {signer.fingerprint}")
     return 0
 

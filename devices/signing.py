@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgernn.artifact import MANIFEST, MOST_MANIFEST, SIGNATURE, Artifact
 from edgernn.errors import MissingDependencyError, SignatureError, UsageError
-from edgernn.files import read_file
+from edgernn.files import check_there, read_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -127,6 +127,7 @@ def read_trusted(key: str, folder: Path = Path()) -> TrustedKey:
 
 
 def _read(path: Path) -> bytes:
+    check_there(path, "a key, as edgernn sign --new-key writes them")
     try:
         return read_file(path, MOST_KEY)
     except OSError as error:

@@ -33,6 +33,7 @@ __all__ = [
     "EdgeRNNError",
     "FailureError",
     "MissingDependencyError",
+    "NotThereError",
     "RefusedError",
     "ShapeError",
     "SignatureError",
@@ -56,6 +57,10 @@ class UsageError(EdgeRNNError):
     """The request itself is wrong: an unknown option value, a contradiction."""
 
     exit_status = 2
+
+
+class NotThereError(UsageError):
+    """A path leads to nothing; where it led to something before, whoever asks may wait for it."""
 
 
 class MissingDependencyError(UsageError):

@@ -6,15 +6,15 @@ import errno
 import stat
 from pathlib import Path
 
-from edgernn.errors import UsageError
+from edgernn.errors import NotThereError
 
 __all__ = ["check_file", "check_there", "read_file"]
 
 
 def check_there(path: Path, expected: str) -> None:
-    """Raise `UsageError` for a path that leads to nothing: the request is wrong then, and not what it met."""
+    """Raise `NotThereError` for a path that leads to nothing: the request is wrong then, and not what it met."""
     if not path.exists():
-        raise UsageError(f"{path} does not exist; expected {expected}")
+        raise NotThereError(f"{path} does not exist; expected {expected}")
 
 
 def check_file(path: Path, most: int | None = None) -> int:

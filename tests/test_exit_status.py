@@ -16,6 +16,12 @@ WORDS = [
     "run BROKEN",
     "run THERE BROKEN",
     "profile BROKEN",
+    "compare BROKEN BROKEN",
+    "sign BROKEN --key THERE/manifest.json",
+    "sign THERE --key BROKEN",
+    "serve BROKEN --check",
+    "serve BROKEN",
+    "install-service BROKEN --print",
     "evaluate BROKEN --data .",
     "evaluate THERE --data BROKEN",
     "convert BROKEN -o OUT",
@@ -25,11 +31,15 @@ WORDS = [
     "train keyword-spotting --data . -o OUT --finetune BROKEN",
 ]
 # What holds options is misused where it does not say what they may be; calibration data has a suffix of its own.
-OPTIONS = ("--recipe BROKEN", "--finetune BROKEN", "--calibrate BROKEN")
+OPTIONS = (
+    "--recipe BROKEN", "--finetune BROKEN", "--calibrate BROKEN", "--key BROKEN",
+    "serve BROKEN", "serve BROKEN --check", "service BROKEN --print",
+)  # fmt: skip
+TAKE_NO_PATH = {"doctor"}
 
 
 def test_every_command_is_tried() -> None:
-    assert {words.split()[0] for words in WORDS} == set(COMMANDS)
+    assert {words.split()[0] for words in WORDS} == set(COMMANDS) - TAKE_NO_PATH
 
 
 @pytest.mark.parametrize("words", WORDS)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgernn.errors import UsageError
-from edgernn.files import read_file
+from edgernn.files import check_there, read_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -58,6 +58,7 @@ class Layers:
 
 def read_file_layer(path: Path) -> Layers:
     """Read a TOML file; raise `UsageError` naming file and line if it is none."""
+    check_there(path, "a configuration, as the README shows one")
     try:
         text = read_file(path, MOST_BYTES).decode()
     except OSError as error:

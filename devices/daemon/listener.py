@@ -22,7 +22,7 @@ from edgernn.devices.daemon.config import PipelineConfig
 from edgernn.devices.daemon.counters import Counters
 from edgernn.devices.daemon.handover import Handover
 from edgernn.devices.daemon.prepare import Prepared
-from edgernn.errors import EdgeRNNError, ShapeError, UsageError
+from edgernn.errors import EdgeRNNError, NotThereError, ShapeError, UsageError
 from edgernn.events import Event, Message
 from edgernn.stream import Chunk, EventStream, Source
 from edgernn.text import one_line
@@ -209,7 +209,8 @@ class Listener:
         return None
 
     def _unopened(self, error: Exception) -> None:
-        if isinstance(error, UsageError) and not self.opened:
+        may_come = isinstance(error, NotThereError)  # such as the folder of a disk that is yet to be plugged in
+        if isinstance(error, UsageError) and not may_come and not self.opened:
             self.fatal = error
             self.counters.state, self.counters.error = "failed", str(error)
         else:

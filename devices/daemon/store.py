@@ -24,13 +24,14 @@ from typing import TypeVar
 from edgernn.artifact import MANIFEST, MOST_MANIFEST, SIGNATURE, Artifact
 from edgernn.devices.daemon.config import StoreConfig
 from edgernn.devices.signing import TrustedKey, check_signature, read_trusted
-from edgernn.errors import ArtifactError, FailureError
+from edgernn.errors import ArtifactError, EdgeRNNError, FailureError, NotThereError
 from edgernn.files import read_file
 
 __all__ = ["Store", "check_trusted", "trusted_keys"]
 
 INCOMING = ".incoming-"
 MOST_NOTE = 65536  # bytes
+UNFIT = (FailureError, NotThereError)  # of an artifact; what else is wrong is the configuration
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Store:
         try:
             copies = [self._keep(source) for source in sources]
             opened = opener(copies)
-        except FailureError as error:
+        except UNFIT as error:
             return self._last_good(name, sources, opener, error)
         self._remember(name, sources, copies)
         return opened
@@ -76,7 +77,7 @@ class Store:
         self._sweep()
 
     def _last_good(
-        self, name: str, sources: Sequence[Path], opener: Callable[[Sequence[Path]], T], error: FailureError
+        self, name: str, sources: Sequence[Path], opener: Callable[[Sequence[Path]], T], error: EdgeRNNError
     ) -> T:
         note = self._note(name)
         if note.get("artifacts") != [str(source) for source in sources]:
@@ -86,7 +87,7 @@ class Store:
             for copy in copies:
                 self._check(copy)
             opened = opener(copies)
-        except FailureError as worse:
+        except UNFIT as worse:
             raise ArtifactError(f"{error}; nor is the last good one well: {worse}") from worse
         self.refused[name] += 1
         _log.error("%s: the last good artifact goes on: %s", name, error)
@@ -100,7 +101,7 @@ class Store:
         """Return a whole copy of an artifact; one that is there already is not written again."""
         artifact, digest = self._check(source), _digest(source)
         target = self._folder / digest / (source.name or "artifact")
-        with contextlib.suppress(ArtifactError):
+        with contextlib.suppress(ArtifactError, NotThereError):
             self._check(target)
             return target
         try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgernn.errors import FailureError, UsageError
-from edgernn.files import read_file
+from edgernn.files import check_there, read_file
 from edgernn.profile import Profile
 
 __all__ = ["read_profiles", "write_profiles", "write_text"]
@@ -37,14 +37,13 @@ def write_text(path: str, text: str) -> None:
 
 def read_profiles(path: str) -> list[Profile]:
     """Read what `edgernn profile --json` wrote."""
+    check_there(Path(path), f"a result of edgernn profile ARTIFACT --json {path}")
     try:
         values = json.loads(read_file(Path(path), MOST_BYTES))
         found = values.get("profiles", [values])
         return [Profile.from_dict(item) for item in found]
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}: write one with edgernn profile ARTIFACT --json {path}") from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise FailureError(f"{path} cannot be read: {error.strerror}") from error
     except (AttributeError, TypeError, ValueError, RecursionError, FailureError) as error:
         reason = str(error) if isinstance(error, FailureError) else "it is not the JSON of edgernn profile"
         raise FailureError(f"{path}: {reason}") from error

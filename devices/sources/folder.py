@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.clips import SUFFIXES, read_audio
-from edgernn.errors import AudioError
+from edgernn.errors import AudioError, NotThereError
 from edgernn.stream import Chunk
 
 __all__ = ["FolderOptions", "FolderSource"]
@@ -84,7 +84,7 @@ class FolderSource:
         self._sizes.pop(path.name, None)
         try:
             samples = read_audio(path, round(self.rate_hz))
-        except AudioError as error:
+        except (AudioError, NotThereError) as error:
             self._unreadable += 1
             _log.warning("%s", error)
             return

@@ -307,7 +307,7 @@ def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.Capture
     [
         ("pipeline.hall.source=mc:", "there is no source 'mc:'"),
         ("pipeline.hall.sinks=jsn:", "there is no sink 'jsn:'"),
-        ("pipeline.hall.artifact=none", "none is not an artifact"),
+        ("pipeline.hall.artifact=none", "none does not exist; expected the folder of an artifact"),
         ("pipeline.hall.threshold={ hello = 0.5 }", "a threshold is set for hello, and the labels are: sound, silence"),
     ],
 )
