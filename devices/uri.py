@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 from edgernn.devices.secret import Secret
 from edgernn.errors import UsageError
 
-__all__ = ["Bytes", "read_options", "split_query"]
+__all__ = ["Bytes", "parse_size", "read_options", "split_query"]
 
 Bytes = NewType("Bytes", int)
 """A size; as text also with a unit, such as 10MB or 64KiB."""
@@ -33,6 +33,18 @@ def split_query(rest: str) -> tuple[str, str]:
     """
     found = re.fullmatch(r"(.*?)\?([a-z_]+=.*)", rest, re.DOTALL)
     return (found[1], found[2]) if found else (rest, "")
+
+
+def parse_size(value: Any) -> int:
+    """Return the bytes of a whole number, or of a text with a unit; raise `ValueError` saying what was expected.
+
+    >>> parse_size("10MB"), parse_size("1.5 KiB"), parse_size(512)
+    (10000000, 1536, 512)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", str(value)) if type(value) in (int, str) else None
+    if not found or found[2].upper() not in UNITS or (size := int(float(found[1]) * UNITS[found[2].upper()])) < 1:
+        raise ValueError("must be a size such as 10MB or 64KiB")
+    return size
 
 
 def read_options(kind: type[Options], what: str, query: str, table: Mapping[str, Any]) -> Options:
@@ -67,7 +79,10 @@ def _read(hint: Any, value: Any, what: str) -> Any:
             raise UsageError(f"{what} must be true or false, not '{value}'")
         return flag
     if kind is Bytes:
-        return _size(value, what)
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            raise UsageError(f"{what} {error}, not '{value}'") from None
     if kind in (int, float):
         return _number(kind, value, what)
     if kind is str:
@@ -89,10 +104,3 @@ def _number(kind: type, value: Any, what: str) -> Any:
     if isinstance(value, bool) or not 0 < number < float("inf"):
         raise UsageError(f"{what} must be a {'whole ' if kind is int else ''}number above 0, not '{value}'")
     return number
-
-
-def _size(value: Any, what: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", str(value))
-    if not found or found[2].upper() not in UNITS or (size := int(float(found[1]) * UNITS[found[2].upper()])) < 1:
-        raise UsageError(f"{what} must be a size such as 10MB or 64KiB, not '{value}'")
-    return size

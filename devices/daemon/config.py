@@ -181,6 +181,10 @@ class WakeConfig:
     threshold: Annotated[float | Mapping[str, float] | None, _threshold] = None
     smoothing_ms: Annotated[float | None, number(0)] = None
     refractory_ms: Annotated[float | None, number(0)] = None
+    provider: Annotated[str | None, choice(*CHOICES)] = None
+    """On which ONNX Runtime computes; "auto": the fastest here."""
+    announce: Annotated[bool, flag] = False
+    """In the network by multicast DNS, so that Home Assistant finds it by itself."""
 
 
 @dataclass(frozen=True)

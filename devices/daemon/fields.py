@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from edgernn.devices.daemon.layers import Layers
 from edgernn.devices.secret import Secret
+from edgernn.devices.uri import parse_size
 from edgernn.errors import UsageError
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
 Read = Callable[[Any], Any]
 """Takes what TOML gives; returns the value, or raises `UsageError` saying what was expected."""
 Section = TypeVar("Section")
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class Address(NamedTuple):
@@ -166,15 +166,11 @@ def choice(*names: str) -> Read:
 
 
 def nbytes(value: Any) -> int:
-    """Take a size.
-
-    >>> nbytes("10MB"), nbytes("1.5 KiB"), nbytes(512)
-    (10000000, 1536, 512)
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", str(value)) if type(value) in (int, str) else None
-    if not found or found[2].upper() not in UNITS or (size := int(float(found[1]) * UNITS[found[2].upper()])) < 1:
-        raise UsageError(f"must be a size such as 10MB or 64KiB, found {_shown(value)}")
-    return size
+    """Take a size, such as 10MB."""
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise UsageError(f"{error}, found {_shown(value)}") from None
 
 
 def address(value: Any) -> Address:

@@ -36,7 +36,15 @@ def health(counters: DaemonCounters) -> tuple[bool, dict[str, Any]]:
         "tended_age_s": _age(now, counters.tended_s),
         "pipelines": pipelines,
         "sinks": sinks,
+        **_wake(counters),
     }
+
+
+def _wake(counters: DaemonCounters) -> dict[str, Any]:
+    wake = counters.wake
+    if wake is None or not wake.listen:
+        return {}
+    return {"wake": {"listen": wake.listen, "words": list(wake.offered), "clients": wake.clients}}
 
 
 def ready(counters: DaemonCounters) -> tuple[bool, dict[str, Any]]:

@@ -10,7 +10,7 @@ from edgernn import __version__
 from edgernn.devices.boards.vitals import Vitals
 from edgernn.devices.daemon.counters import STATES, Counters, DaemonCounters, Histogram
 from edgernn.devices.daemon.delivery import Delivery
-from edgernn.devices.daemon.wake_counters import WakeCounters
+from edgernn.devices.daemon.wake_counters import WAKE, WakeCounters
 from edgernn.errors import MissingDependencyError
 
 if TYPE_CHECKING:  # imported where it is used: a board without [http] does without it
@@ -91,7 +91,8 @@ class Metrics:
         yield _gauge("edgernn_healthy", "Whether every pipeline makes progress.", [], [([], counters.healthy)])
         reloads = [(["applied"], counters.reloads), (["refused"], counters.refused_reloads)]
         yield _counter("edgernn_reloads", "Configurations that were read anew.", ["result"], reloads)
-        taken = [([name], counters.refused_artifacts[name]) for name in counters.pipelines]
+        parts = [*counters.pipelines, *([WAKE] if counters.wake and counters.wake.listen else [])]
+        taken = [([name], counters.refused_artifacts[name]) for name in parts]
         words = "Times that the last good artifact went on, since another one was no good."
         yield _counter("edgernn_artifact_refused", words, ["pipeline"], taken)
         http = [([cause], number) for cause, number in sorted(self._http.items())]
@@ -155,6 +156,10 @@ HISTOGRAMS: tuple[tuple[str, str, Callable[[Counters], Histogram]], ...] = (
 
 
 def _wake(wake: WakeCounters) -> Iterator[Metric]:
+    about: list[tuple[list[str], dict[str, str]]] = (
+        [([], {"listen": wake.listen, "words": ", ".join(wake.offered)})] if wake.listen else []
+    )
+    yield _infos("edgernn_wake", "The wake-word server.", [], about)
     yield _gauge("edgernn_wake_clients", "Clients that are connected.", [], [([], wake.clients)])
     yield _counter("edgernn_wake_connections", "Connections accepted.", [], [([], wake.connections)])
     ended = [([cause], number) for cause, number in sorted(wake.ended.copy().items())]

@@ -46,6 +46,8 @@ class Prepared:
     names: tuple[str, ...]
     """The words or names that events may have."""
     key: StreamKey
+    runtime: str
+    """Its name, with the execution provider where one was asked for, as in "onnxruntime:cuda"."""
 
 
 def prepare(config: PipelineConfig) -> Prepared:
@@ -60,7 +62,7 @@ def prepare(config: PipelineConfig) -> Prepared:
     takes_frames = artifact.front_end is None
     rate_hz = sources.frame_rate(config.source.uri, config.source.options) if takes_frames else None
     stream = open_stream(artifact, runtime, config.threads, decoder, rate_hz, config.hold_frames)
-    return Prepared(config, artifact, stream, tuple(names_of(decoder, artifact)), key)
+    return Prepared(config, artifact, stream, tuple(names_of(decoder, artifact)), key, runtime)
 
 
 def stream_key(config: PipelineConfig) -> StreamKey:

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgernn.devices.daemon.config import Config, PipelineConfig, WakeConfig
 from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
 from edgernn.devices.daemon.store import Store, trusted_keys
+from edgernn.devices.daemon.wake_counters import WAKE
 from edgernn.devices.daemon.wake_words import WakeWords, wake_key
 from edgernn.devices.daemon.watch import Watch
 
@@ -46,9 +47,6 @@ class Ready:
     def forget_others(self) -> None:
         """Take what else an earlier configuration kept out of the store."""
         self.store.retain([*self.prepared, *([WAKE] if self.words else [])])
-
-
-WAKE = "wake words"  # no pipeline has such a name
 
 
 def _artifacts(config: Config) -> list[Path]:

@@ -123,7 +123,8 @@ def _network(config: Config) -> Iterator[str]:
         yield "RestrictAddressFamilies=AF_UNIX"
         yield "PrivateNetwork=yes"
         return
-    yield "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
+    announce = config.wake is not None and config.wake.announce  # it asks the kernel for the machine's addresses
+    yield f"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6{' AF_NETLINK' if announce else ''}"
     if not remote and all(host in ("127.0.0.1", "::1", "localhost") for host in hosts):
         yield "IPAddressDeny=any"
         yield "IPAddressAllow=localhost"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-__all__ = ["WakeCounters"]
+__all__ = ["WAKE", "WakeCounters"]
+
+WAKE = "wake words"
+"""What stands for them among pipelines, none of which has such a name."""
 
 
 class WakeCounters:
@@ -13,6 +16,10 @@ class WakeCounters:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.listen = ""
+        """Where the server is; "" while there is none."""
+        self.offered: tuple[str, ...] = ()
+        """Its words."""
         self.clients = 0
         """Connected now."""
         self.connections = 0

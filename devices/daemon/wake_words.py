@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from edgernn import __version__
 from edgernn.artifact import Artifact
+from edgernn.devices.daemon.announce import check_announce
 from edgernn.devices.daemon.config import PipelineConfig, SourceConfig, WakeConfig
 from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
 from edgernn.devices.decoders import decoder_spec_of, names_of
@@ -39,7 +41,7 @@ class Spotter:
                 return self._spare.pop()
         config, artifact = self.prepared.config, self.prepared.artifact
         spec = self.prepared.stream.decoder.spec  # type: ignore[attr-defined]
-        stream = open_stream(artifact, config.runtime, config.threads, spec)
+        stream = open_stream(artifact, self.prepared.runtime, config.threads, spec)
         if stream_key(config) != self.prepared.key:
             stream.runner.close()
             raise ArtifactError(f"{artifact.path} was replaced since it was opened: reload the daemon (SIGHUP)")
@@ -68,6 +70,8 @@ class WakeWords:
 
     def __init__(self, config: WakeConfig) -> None:
         self.config, self.key = config, wake_key(config)
+        if config.announce:
+            check_announce(urlsplit(config.listen).hostname or "")
         artifacts = [Artifact.open(path) for path in config.artifact]
         for artifact in artifacts:
             front_end_of(artifact)  # words are heard: it must take sound
@@ -135,6 +139,7 @@ def _plain_pipeline(config: WakeConfig, artifact: Path) -> PipelineConfig:
         config.threads,
         smoothing_ms=config.smoothing_ms,
         refractory_ms=config.refractory_ms,
+        provider=config.provider,
     )
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from edgernn.devices.daemon.announce import Announcement
 from edgernn.devices.daemon.config import PipelineConfig
 from edgernn.devices.daemon.wake_counters import WakeCounters
 from edgernn.devices.daemon.wake_words import Spotter, WakeWords
@@ -39,6 +40,7 @@ class WyomingServer:
         self._stopping = False
         self._socket = _listen(words.config.listen)
         self._thread = threading.Thread(target=self._accept, name="wyoming", daemon=True)
+        self._announcement: Announcement | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -46,17 +48,34 @@ class WyomingServer:
         host, port = self._socket.getsockname()[:2]
         return host, port
 
+    @property
+    def _place(self) -> str:
+        return "tcp://{}:{}".format(*self.address)
+
     def start(self) -> None:
         """Begin to answer, in threads of its own."""
         self._thread.start()
-        host, port = self.address
-        _log.info("wake words on tcp://%s:%d: %s", host, port, ", ".join(self.words.words))
+        _log.info("wake words on %s: %s", self._place, ", ".join(self.words.words))
+        self._tell_of_words()
 
     def take_over(self, words: WakeWords) -> None:
         """Offer other words from now on; streams that have begun go on with the old ones."""
         old, self.words = self.words, words
         if old is not words:
             old.retire()
+        self._tell_of_words()
+
+    def _tell_of_words(self) -> None:
+        """Bring what others see of this server up to date."""
+        host, port = self.address
+        self._counters.listen, self._counters.offered = self._place, tuple(self.words.words)
+        wanted, there = self.words.config.announce, self._announcement
+        if wanted and there is None:
+            self._announcement = Announcement(host, port)
+            self._announcement.start()
+        elif there is not None and not wanted:
+            there.stop(0)
+            self._announcement = None
 
     def tend(self) -> bool:
         """Return whether all is well: it accepts, and no client's event takes for ever."""
@@ -69,6 +88,8 @@ class WyomingServer:
         """Close every connection and wait for the threads."""
         deadline = time.monotonic() + timeout_s
         self._stopping = True
+        if self._counters.listen == self._place:  # else it is that of another server, which took over
+            self._counters.listen, self._counters.offered = "", ()
         shut(self._socket)
         self._thread.join(timeout_s)
         self._socket.close()
@@ -78,6 +99,8 @@ class WyomingServer:
             client.stop()
         for client in clients:
             client.thread.join(max(0.0, deadline - time.monotonic()))
+        if self._announcement is not None:
+            self._announcement.stop(max(0.1, deadline - time.monotonic()))
         self.words.retire()
 
     def _accept(self) -> None:

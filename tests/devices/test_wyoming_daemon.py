@@ -16,8 +16,12 @@ import pytest
 
 from edgernn.artifact import Artifact
 from edgernn.cli import main
+from edgernn.devices.boards.vitals import Vitals
 from edgernn.devices.daemon import wyoming_server
 from edgernn.devices.daemon.config import WakeConfig, load
+from edgernn.devices.daemon.counters import DaemonCounters
+from edgernn.devices.daemon.health import health
+from edgernn.devices.daemon.metrics import Metrics
 from edgernn.devices.daemon.wake_counters import WakeCounters
 from edgernn.devices.daemon.wake_session import WakeSession
 from edgernn.devices.daemon.wake_words import WakeWords
@@ -161,3 +165,23 @@ def test_work_that_hangs_is_not_well(slow: Slow, monkeypatch: pytest.MonkeyPatch
         client.send("ping")
         client.until("pong")
         assert slow.server.tend()
+
+
+def test_health_and_metrics_list_the_server(energy_artifact: Artifact) -> None:
+    counters = DaemonCounters()
+    counters.wake = wake = WakeCounters()
+    metrics = Metrics(counters, lambda: Vitals(None, None, 1, None), {}, lambda: 0)
+    assert "wake" not in health(counters)[1]
+    config = WakeConfig((energy_artifact.path,), "tcp://127.0.0.1:0", provider="cpu")
+    server = WyomingServer(WakeWords(config), lambda *_: None, wake)
+    server.start()
+    place = "tcp://{}:{}".format(*server.address)
+    assert health(counters)[1]["wake"] == {"listen": place, "words": ["sound"], "clients": 0}
+    text = metrics.text("")[0].decode()
+    assert f'edgernn_wake_info{{listen="{place}",words="sound"}} 1.0' in text
+    assert 'edgernn_artifact_refused_total{pipeline="wake words"} 0.0' in text
+    spotter = server.words.spotters[0]
+    streams = [spotter.take(), spotter.take()]  # one that was there, one that is opened
+    assert all(stream.runner.runtime.startswith("onnxruntime") for stream in streams)
+    server.stop(1)
+    assert "wake" not in health(counters)[1]
