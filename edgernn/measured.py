@@ -28,7 +28,7 @@ class Operator:
     kind: str
     nodes: int
     us: float
-    """Mean sum over its nodes in a step."""
+    """Sum over its nodes in a step, of whole microseconds that were cut off."""
     share: float
     """Of the time of all operators."""
 

@@ -1,11 +1,14 @@
-"""What each kind of operator takes of a step, where the runtime has a profiler that Python reaches."""
+"""What each kind of operator takes of a step, by the profilers of ONNX Runtime and of LiteRT."""
 
 from __future__ import annotations
 
 import json
+import math
+import subprocess
+import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +19,68 @@ from edgernn.artifact import ModelFile
 from edgernn.devices.run_onnx import open_session
 from edgernn.measured import Operator
 from edgernn.spec import TensorSpec
+from edgernn.text import one_line
 
-__all__ = ["read_events", "time_operators"]
+__all__ = ["read_events", "read_kinds", "time_operators"]
 
 WARM_UP, STEPS = 50, 300  # its profiler stops at a million events
-NO_PROFILER = (
-    "no time by operator: the Python packages of LiteRT and tflite-runtime reach no profiler, and XNNPACK takes most "
-    "operators as one; TensorFlow Lite's own program benchmark_model has one (--enable_op_profiling=true)"
-)
+PATIENCE_S = 300.0
+NO_PROFILER = "no time by operator: the Python package of tflite-runtime carries no profiler; LiteRT's does"
+
+WHOLE = "operators: by ONNX Runtime's own profiler, which rounds each time down to whole microseconds"
 
 
 def time_operators(model: ModelFile, runtime: str, threads: int = 1) -> tuple[tuple[Operator, ...], str]:
-    """Return the kinds of operators, the slowest first, or else why there are none."""
+    """Return the kinds of operators, the slowest first, and what is to be known of them, or why there are none."""
     name, _, provider = runtime.partition(":")
+    if name == "litert":
+        return _litert(model, threads)
     if name != "onnxruntime":
         return (), NO_PROFILER
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(model, threads, provider or "cpu", Path(folder) / "steps")
-        rng, spec = np.random.default_rng(0), model.spec
-        feed = {tensor.name: _example(tensor, rng) for tensor in spec.inputs}
-        feed |= {state.input: state.initial_array() for state in spec.states}
+        feed = _feed(model)
         for _ in range(WARM_UP + STEPS):
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return read_events(events), ""
+    return read_events(events), WHOLE
+
+
+def _litert(model: ModelFile, threads: int) -> tuple[tuple[Operator, ...], str]:
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, feed = Path(folder) / "inputs.npz", _feed(model)
+        np.savez(inputs, allow_pickle=False, **feed)
+        command = [sys.executable, "-m", "edgernn.devices.profiling.litert_profiler"]
+        command += [str(model.path), str(threads), str(inputs)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, errors="replace")
+        except subprocess.TimeoutExpired:
+            return (), f"no time by operator: LiteRT's profiler took longer than {PATIENCE_S:g} seconds"
+    if done.returncode:
+        said = one_line(done.stderr.strip().rpartition("\n")[2])
+        return (), f"no time by operator: LiteRT's profiler failed (exit status {done.returncode}: {said})"
+    return read_kinds(json.loads(done.stdout.splitlines()[-1]))
+
+
+def read_kinds(found: Mapping[str, Any]) -> tuple[tuple[Operator, ...], str]:
+    """Read what `litert_profiler.py` printed; its clock leaves out the part of a microsecond."""
+    total = sum(us for _, us in found["kinds"].values())
+    operators = [
+        Operator(kind, nodes, round(us, 2), round(us / total, 4) if total else 0.0)
+        for kind, (nodes, us) in found["kinds"].items()
+    ]
+    remark = (
+        "operators: by LiteRT's own profiler, which rounds each time down to whole microseconds: "
+        f"{total:.1f} µs are told of a step of {found['profiled_us']:.1f} µs ({found['step_us']:.1f} µs without it)"
+    )
+    return tuple(sorted(operators, key=lambda item: (-item.us, item.kind))), remark
+
+
+def _feed(model: ModelFile) -> dict[str, NDArray[Any]]:
+    """Return an example of each input and the initial states, as the file stores them."""
+    rng, spec = np.random.default_rng(0), model.spec
+    feed = {tensor.name: _example(tensor, rng) for tensor in spec.inputs}
+    return feed | {state.input: state.initial_array() for state in spec.states}
 
 
 def _example(tensor: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
@@ -56,7 +97,13 @@ def read_events(events: Iterable[Mapping[str, Any]], warm_up: int = WARM_UP) -> 
             times[event["args"]["op_name"], event["name"]].append(event["dur"])
     kinds: dict[str, list[float]] = defaultdict(list)
     for (kind, _), durations in times.items():
-        kinds[kind].append(float(np.mean(durations[warm_up:])) if len(durations) > warm_up else 0.0)
+        kinds[kind].append(_typical(durations[warm_up:]))
     total = sum(map(sum, kinds.values())) or 1.0
     found = [Operator(kind, len(us), round(sum(us), 2), round(sum(us) / total, 4)) for kind, us in kinds.items()]
     return tuple(sorted(found, key=lambda item: -item.us))
+
+
+def _typical(durations: Sequence[float]) -> float:
+    """Return the mean without the highest twentieth, in which a step was interrupted; whole numbers need a mean."""
+    kept = sorted(durations)[: math.ceil(len(durations) * 19 / 20)]
+    return float(np.mean(kept)) if kept else 0.0

@@ -98,7 +98,7 @@ def _one(profile: Profile) -> str:
         parts.append(bars([(name, middle) for name, middle, _, _ in cold_start(profile)], "ms"))
     if profile.operators:
         rows = [(f"{item.kind} × {item.nodes}", item.us) for item in profile.operators[:MOST_BARS]]
-        parts.append(f"<h3>Operators, with the profiler's own cost</h3>{bars(rows, 'µs')}")
+        parts.append(f"<h3>Operators, time in a step</h3>{bars(rows, 'µs')}")
     parts.append(f"<details><summary>As text</summary><pre>{escape(tell(profile))}</pre></details>")
     parts.append(f"<details><summary>To repeat it</summary><pre>{escape(_recipe(profile))}</pre></details>")
     return "".join(parts)

@@ -25,7 +25,7 @@ def tell(profile: Profile) -> str:
             (item.kind, item.nodes, f"{item.us:.1f}", f"{item.share:.1%}")
             for item in profile.operators[:MOST_OPERATORS]
         ]
-        parts.append(table(["operator (with the profiler's own cost)", "nodes", "µs", "share"], operators))
+        parts.append(table(["operator", "nodes", "µs in a step", "share"], operators))
     if profile.sustained:
         parts.append(tell_minutes(profile.sustained))
     return "\n\n".join([*parts, *profile.remarks])

@@ -26,7 +26,7 @@ from edgernn.devices.profiling.difference import compare, expanded_tail, ratio_i
 from edgernn.devices.profiling.files import read_profiles, write_profiles
 from edgernn.devices.profiling.histogram import Histogram
 from edgernn.devices.profiling.matrix import front
-from edgernn.devices.profiling.operators import read_events
+from edgernn.devices.profiling.operators import read_events, time_operators
 from edgernn.devices.profiling.report import report
 from edgernn.devices.profiling.sustain import Sensors, memory_slope, sustain
 from edgernn.devices.profiling.tell import tell
@@ -227,6 +227,24 @@ def test_events_of_onnxruntime() -> None:
     assert read_events(events, warm_up=1) == (Operator("Mul", 2, 6.0, 0.75), Operator("Conv", 1, 2.0, 0.25))
 
 
+def test_operators_of_litert(energy_artifact: Artifact) -> None:
+    found, remark = time_operators(energy_artifact.model("tflite"), "litert")
+    assert sum(item.nodes for item in found) >= 3, remark
+    assert any("Fully Connected" in item.kind or "Multiply" in item.kind for item in found)
+    told = re.search(r"([\d.]+) µs are told of a step of ([\d.]+) µs \(([\d.]+) µs without it\)", remark)
+    assert told is not None
+    assert sum(item.us for item in found) == pytest.approx(float(told[1]), abs=0.1)
+    assert float(told[1]) <= float(told[2]), "whole microseconds that were cut off are never more than the step"
+
+
+def test_operators_are_not_told_of_what_does_not_run(energy_artifact: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "step.tflite").write_bytes(b"junk")
+    model = replace(energy_artifact.model("tflite"), path=tmp_path / "step.tflite")
+    assert time_operators(model, "litert")[0] == ()
+    assert "LiteRT's profiler failed (exit status" in time_operators(model, "litert")[1]
+    assert "carries no profiler" in time_operators(model, "tflite-runtime")[1]
+
+
 def test_front_of_time_size_and_truth() -> None:
     def case(us: float, size: int, snr: float) -> Profile:
         return replace(PLAIN, timings=(Timing("step", 1, us, us, us, us, us, us),), model_bytes=size, snr_db=snr)
@@ -310,8 +328,9 @@ def test_matrix_of_runtimes_and_threads(energy_artifact: Artifact, tmp_path: Pat
     runtimes = [(item.runtime.split()[0], item.threads) for item in found]
     assert runtimes == [(name, number) for name in ("ai-edge-litert", "onnxruntime") for number in (1, 2)]
     assert all(len(item.rounds) == 5 and item.sustained for item in found)
-    assert [bool(item.operators) for item in found] == [False, False, True, True]
-    assert "reach no profiler" in found[0].remarks[0]
+    assert all(item.operators for item in found)
+    assert "LiteRT's own profiler" in found[0].remarks[0]
+    assert "ONNX Runtime's own profiler" in found[2].remarks[0]
     assert found[0].rounds[0].cold_ms["until tenth step"] > found[0].rounds[0].cold_ms["runtime"] > 1
     assert "★" in result.stdout
     assert compare_main([str(kept), str(kept)], "edgernn compare") == 0
