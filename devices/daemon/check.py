@@ -10,7 +10,7 @@ from edgernn.devices.daemon.prepare import prepare
 from edgernn.devices.daemon.store import check_trusted, trusted_keys
 from edgernn.devices.daemon.wake_words import WakeWords
 from edgernn.devices.secret import Secret
-from edgernn.errors import EdgeRNNError, FailureError, UsageError
+from edgernn.errors import EdgeRNNError, FailureError, NotThereError, UsageError
 from edgernn.text import table
 
 __all__ = ["check", "check_places"]
@@ -61,7 +61,7 @@ def check_places(config: Config) -> None:
     for sink in config.sinks.values():
         _check_sink(sink)
     for pipeline in config.pipelines.values():
-        with contextlib.suppress(FailureError):
+        with contextlib.suppress(FailureError, NotThereError):
             _check_source(pipeline.source, ANY_HZ, None)
 
 

@@ -17,7 +17,7 @@ from edgernn.devices.pipeline import open_stream
 from edgernn.devices.runner import find_runtime, runtime_for, runtime_on
 from edgernn.devices.verify import verify
 from edgernn.errors import ArtifactError, UsageError
-from edgernn.files import read_file
+from edgernn.files import check_there, read_file
 from edgernn.stream import EventStream
 
 __all__ = ["Prepared", "StreamKey", "prepare", "stream_key"]
@@ -66,7 +66,8 @@ def prepare(config: PipelineConfig) -> Prepared:
 
 
 def stream_key(config: PipelineConfig) -> StreamKey:
-    """Return the key of a configuration and the artifact as it is now; raise `ArtifactError` if there is none."""
+    """Return the key of a configuration and the artifact as it is now; raise `NotThereError` if there is none."""
+    check_there(config.artifact, "the folder of an artifact, as edgernn convert writes it")
     try:
         manifest = read_file(config.artifact / MANIFEST, MOST_MANIFEST)
     except OSError as error:

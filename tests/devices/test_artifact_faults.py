@@ -108,4 +108,4 @@ def test_check_of_signatures(tmp_path: Path, energy_artifact: Artifact, capsys: 
     assert main(command) == 0
     write_config(tmp_path, '[store]\ntrusted_keys = "none.pub"\n')
     assert main(command) == 2
-    assert "none.pub cannot be read" in capsys.readouterr().err
+    assert "none.pub does not exist" in capsys.readouterr().err

@@ -297,7 +297,7 @@ def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.Capture
     assert main(["serve", str(tmp_path / "edge.toml"), "--check"]) == 2
     shown = capsys.readouterr().err
     assert "pipeline hall" in shown
-    assert "nothing is not an artifact" in shown
+    assert "nothing does not exist" in shown
     assert "the recording nowhere.wav is not there" in shown
     assert "there is no sink 'mtqt:x'" in shown
 

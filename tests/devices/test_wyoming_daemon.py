@@ -85,7 +85,7 @@ def test_check_and_mistakes(tmp_path: Path, energy_artifact: Artifact, capsys: p
         ("wake.words=jarvis", "there is no word 'jarvis' to offer; the artifacts have: sound"),
         ("wake.threshold={ jarvis = 0.5 }", "there is no word 'jarvis' to offer"),
         ('wake.artifact=["energy", "energy"]', "two artifacts have the word 'sound'"),
-        ("wake.artifact=none", "none is not an artifact"),
+        ("wake.artifact=none", "none does not exist"),
         ("wake.listen=127.0.0.1", "wake.listen must be an address such as tcp://127.0.0.1:10400"),
         ("wake.listen=tcp://127.0.0.1:x", "wake.listen must be an address such as tcp://127.0.0.1:10400"),
     ):
