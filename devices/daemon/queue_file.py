@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from edgernn.devices.daemon.queue_room import CHECKPOINT_PAGES, closing_with_log, drop_padding, make_room
 from edgernn.errors import FailureError
 
 __all__ = ["QueueFile", "Row"]
@@ -60,6 +61,8 @@ class QueueFile:
             _log.warning("the queue %s is damaged (%s): set aside as %s, %d events kept", path, error, aside, kept)
             self._connection = _open(path)
         self._inode = path.stat().st_ino
+        self._wants_room = True
+        self._keep_room()
 
     @property
     def taken_away(self) -> bool:
@@ -81,11 +84,23 @@ class QueueFile:
         with _transaction(self._connection):
             self._connection.executemany("DELETE FROM queue WHERE number = ?", [(number,) for number in removed])
             self._connection.executemany("INSERT INTO queue VALUES (?, ?, ?, ?)", added)
+        self._keep_room()
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
-        with contextlib.suppress(sqlite3.Error):
+        if self.taken_away:
             self._connection.close()
+            return
+        with contextlib.suppress(sqlite3.Error), closing_with_log(self._path):
+            self._connection.close()
+
+    def _keep_room(self) -> None:
+        if self._wants_room:
+            try:
+                make_room(self._connection, self._path)
+            except (sqlite3.Error, OSError) as error:
+                self._wants_room = False
+                _log.debug("the queue %s keeps no room for itself: %s", self._path, error)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -93,7 +108,7 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 200")  # pages: 800 KB of log
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         with _transaction(connection):
             _prepare(connection)
     except BaseException:
@@ -113,6 +128,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         "(number INTEGER PRIMARY KEY, sink TEXT NOT NULL, id TEXT NOT NULL, line TEXT NOT NULL)"
     )
     connection.execute("CREATE INDEX IF NOT EXISTS of_sink ON queue (sink, number)")
+    drop_padding(connection)
     if version != VERSION:
         connection.execute(f"PRAGMA user_version = {VERSION}")
 

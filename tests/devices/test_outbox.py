@@ -180,6 +180,7 @@ def test_a_disk_that_takes_nothing_loses_nothing_that_memory_holds(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(outbox_module, "MOST_IN_MEMORY", 30)
+    monkeypatch.setattr(queue_file, "make_room", lambda *_: None)
     sent = messages(10)
     with Outbox(path) as outbox:
         for one in sent:
@@ -203,16 +204,30 @@ def test_a_disk_that_takes_nothing_loses_nothing_that_memory_holds(
     assert end.endswith("can be written again: 29 events go there")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
-def test_a_full_disk(tmp_path: Path) -> None:
-    disk, filler = tmp_path / "disk", tmp_path / "disk" / "filler"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=False).returncode:
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a small disk; give the place of a file to fill it with."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False).returncode:
         pytest.skip("this system does not mount a small disk")
     try:
-        sent = messages(60, "left" * 500)
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
+        yield folder / "filler"
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill(filler: Path) -> None:
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
             file.write(bytes(400_000))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+def test_a_full_disk(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, "300k") as filler:
+        sent = messages(60, "left" * 500)
+        fill(filler)
         with Outbox(disk / "outbox.sqlite") as outbox:  # full from the beginning
             for one in sent[:20]:
                 outbox.put(one, ["a"])
@@ -230,8 +245,32 @@ def test_a_full_disk(tmp_path: Path) -> None:
         with Outbox(disk / "outbox.sqlite") as outbox:  # what could not be noted as delivered comes again
             again = taken(outbox, "a")
             assert again == [one for one in sent if one in again]
-    finally:
-        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+@pytest.mark.parametrize("kill", [False, True])
+def test_events_land_on_a_full_disk_in_the_room_that_was_kept(tmp_path: Path, kill: bool) -> None:
+    """So that nothing is lost if the process is killed, or begins anew, before there is any room again."""
+    path, sent = tmp_path / "disk" / "outbox.sqlite", messages(1200)
+    with small_disk(path.parent, "4m") as filler:
+        with Outbox(path) as outbox:
+            fill(filler)
+            for one in sent[:400]:
+                outbox.put(one, ["a"])
+            assert outbox.in_memory == 0
+        outbox = Outbox(path)  # ended and begun on the full disk
+        for one in sent[400:]:
+            outbox.put(one, ["a"])
+        assert (outbox.in_memory, outbox.dropped) == (0, {})
+        if kill:
+            for file in path.parent.glob("outbox.sqlite*"):  # as a kill leaves them
+                (tmp_path / file.name).write_bytes(file.read_bytes())
+            path = tmp_path / path.name
+        else:
+            outbox.close()
+        with Outbox(path) as again:
+            assert taken(again, "a") == sent
+        outbox.close()
 
 
 def test_a_file_that_is_no_database_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
