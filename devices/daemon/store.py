@@ -1,10 +1,13 @@
 """Artifacts that a daemon runs: its own copies, each proven before it takes over, and the last good one kept.
 
     STATE/artifacts/3f2a91c0…/keyword/       a copy, by the digest of its manifest and its signature
-    STATE/artifacts/hall.json                which copy the pipeline "hall" last took, and where that came from
+    STATE/artifacts/hall.json                which copy the pipeline "hall" last took, where that came from, and which
+                                             one it had before
 
 What is written over, half copied or taken away where the configuration has it changes nothing of a pipeline that runs,
-and at the next start the last good copy is there.
+and at the next start the last good copy is there. A model may also kill the process, at once or a little later, again
+and again: before one is opened, the note says that this run begins with it, and only what lasted (`prove`) makes the
+one before it dispensable.
 """
 
 from __future__ import annotations
@@ -14,10 +17,12 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,9 +37,30 @@ __all__ = ["Store", "check_trusted", "trusted_keys"]
 INCOMING = ".incoming-"
 MOST_NOTE = 65536  # bytes
 UNFIT = (FailureError, NotThereError)  # of an artifact; what else is wrong is the configuration
+MOST_DEATHS = 2  # of runs that had just begun with an artifact; the next one takes that before it
+THIS_RUN = secrets.token_hex(4)
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a pipeline took."""
+
+    artifacts: tuple[str, ...] = ()
+    """Where the configuration has them."""
+    copies: tuple[str, ...] = ()
+    """Theirs, by folder of the store."""
+    before: tuple[str, ...] = ()
+    """Copies that it had before: none once `copies` are proven."""
+    begun: tuple[str, ...] = ()
+    """Runs of the daemon that began with `copies`, and may have died of them."""
+
+    @property
+    def is_deadly(self) -> bool:
+        """Whether earlier runs did not outlive the copies, and there are others."""
+        return bool(self.before) and len({*self.begun} - {THIS_RUN}) >= MOST_DEATHS
 
 
 def trusted_keys(config: StoreConfig) -> list[TrustedKey]:
@@ -55,19 +81,58 @@ class Store:
         self._folder, self._trusted = folder, trusted
         self.refused = Counter[str]() if refused is None else refused
         """By name: how often an artifact was not taken, and the last good one went on instead."""
+        self._taken: dict[str, tuple[str, ...]] = {}
 
     def take(self, name: str, sources: Sequence[Path], opener: Callable[[Sequence[Path]], T]) -> T:
         """Return what `opener` makes of copies of some artifacts, or of the last good ones from the same places.
 
         `name` is what it is for. Raises what is wrong if there are no good ones.
         """
+        note = self._note(name)
         try:
             copies = [self._keep(source) for source in sources]
+            fresh = self._begin(name, note, sources, copies)
+        except UNFIT as error:
+            return self._last_good(name, note, sources, opener, error)
+        try:
             opened = opener(copies)
         except UNFIT as error:
-            return self._last_good(name, sources, opener, error)
-        self._remember(name, sources, copies)
+            self._write(name, note)
+            return self._last_good(name, note, sources, opener, error)
+        except BaseException:
+            self._write(name, note)
+            raise
+        self._taken[name] = fresh.copies
+        self._sweep()
         return opened
+
+    def prove(self) -> None:
+        """Note that what was taken has lasted: the daemon ran with it for a while, or ended as it should."""
+        for name, copies in self._taken.items():
+            note = self._note(name)
+            if note.copies == copies and (note.before or note.begun):
+                self._write(name, replace(note, before=(), begun=()))
+        self._sweep()
+
+    def _begin(self, name: str, note: Note, sources: Sequence[Path], copies: Sequence[Path]) -> Note:
+        """Note that this run begins with some copies; raise `ArtifactError` if others died of them."""
+        fresh = self._next(note, sources, copies)
+        if fresh.is_deadly:
+            where = self._folder / fresh.copies[0]
+            raise ArtifactError(f"{where} ended the daemon {MOST_DEATHS} times just after it had begun with it")
+        self._write(name, fresh)
+        return fresh
+
+    def _next(self, old: Note, sources: Sequence[Path], copies: Sequence[Path]) -> Note:
+        """Return the note of a run that begins with some copies."""
+        note = Note(tuple(map(str, sources)), tuple(str(copy.relative_to(self._folder)) for copy in copies))
+        if old.artifacts != note.artifacts:
+            return replace(note, begun=(THIS_RUN,))
+        if old.copies != note.copies:
+            return replace(note, before=old.before or old.copies, begun=(THIS_RUN,))
+        if not old.begun or THIS_RUN in old.begun:
+            return old
+        return replace(old, begun=(*old.begun, THIS_RUN)[-MOST_DEATHS - 1 :])
 
     def retain(self, names: Collection[str]) -> None:
         """Forget all names but these."""
@@ -77,21 +142,26 @@ class Store:
         self._sweep()
 
     def _last_good(
-        self, name: str, sources: Sequence[Path], opener: Callable[[Sequence[Path]], T], error: EdgeRNNError
+        self, name: str, note: Note, sources: Sequence[Path], opener: Callable[[Sequence[Path]], T], error: EdgeRNNError
     ) -> T:
-        note = self._note(name)
-        if note.get("artifacts") != [str(source) for source in sources]:
+        if note.artifacts != tuple(map(str, sources)):
             raise error
-        copies = [self._folder / copy for copy in note.get("copies", ())]
-        try:
-            for copy in copies:
-                self._check(copy)
-            opened = opener(copies)
-        except UNFIT as worse:
-            raise ArtifactError(f"{error}; nor is the last good one well: {worse}") from worse
-        self.refused[name] += 1
-        _log.error("%s: the last good artifact goes on: %s", name, error)
-        return opened
+        kept = [note.before] if note.is_deadly or not note.copies else [note.copies, note.before]
+        worst: EdgeRNNError = error
+        for names in filter(None, kept):
+            try:
+                copies = [self._folder / copy for copy in names]
+                for copy in copies:
+                    self._check(copy)
+                opened = opener(copies)
+            except UNFIT as worse:
+                worst = ArtifactError(f"{error}; nor is the last good one well: {worse}")
+                continue
+            self._taken[name] = names
+            self.refused[name] += 1
+            _log.error("%s: the last good artifact goes on: %s", name, error)
+            return opened
+        raise worst from error
 
     def _check(self, folder: Path) -> Artifact:
         check_trusted(folder, self._trusted)
@@ -131,37 +201,31 @@ class Store:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _remember(self, name: str, sources: Sequence[Path], copies: Sequence[Path]) -> None:
-        note = {
-            "artifacts": [str(source) for source in sources],
-            "copies": [str(copy.relative_to(self._folder)) for copy in copies],
-        }
+    def _write(self, name: str, note: Note) -> None:
         if note == self._note(name):
             return
         fresh, path = self._folder / f"{INCOMING}{name}", self._folder / f"{name}.json"
         try:
-            fresh.write_text(json.dumps(note) + "\n")
+            fresh.write_text(json.dumps(asdict(note)) + "\n")
             _to_disk(fresh)
             fresh.replace(path)
             _to_disk(self._folder)
         except OSError as error:  # a full disk: what was good before stays so
             _log.warning("%s: %s cannot be written: %s", name, path, error.strerror)
-            return
-        self._sweep()
 
-    def _note(self, name: str) -> dict[str, list[str]]:
+    def _note(self, name: str) -> Note:
         try:
             note = json.loads(read_file(self._folder / f"{name}.json", MOST_NOTE))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        values = note.values() if isinstance(note, dict) else [None]
-        fits = all(isinstance(value, list) and all(isinstance(text, str) for text in value) for value in values)
-        return note if fits else {}
+            known = {field: tuple(note.get(field, ())) for field in Note.__dataclass_fields__}
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            return Note()
+        fits = all(isinstance(text, str) for values in known.values() for text in values)
+        return Note(**known) if fits else Note()
 
     def _sweep(self) -> None:
         """Take away copies that nobody needs; what a stream still reads stays until it is closed, though unseen."""
         notes = (self._note(note.stem) for note in self._folder.glob("*.json"))
-        wanted = {Path(copy).parts[:1] for note in notes for copy in note.get("copies", ())}
+        wanted = {Path(copy).parts[:1] for note in notes for copy in (*note.copies, *note.before)}
         for folder in self._folder.glob("*"):
             if folder.is_dir() and (folder.name,) not in wanted:
                 shutil.rmtree(folder, ignore_errors=True)

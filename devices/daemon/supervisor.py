@@ -36,6 +36,7 @@ DRAIN_S = 1.6  # of the two seconds that an end may take
 SOURCES_END_S = 0.4
 WAKE_END_S = 0.3
 START_EXTENSION_S = 30.0
+PROVEN_S = 10.0  # how long the daemon must outlive new artifacts
 AT_START = ("queue", "state", "log", "level")
 END = {signal.SIGTERM, signal.SIGINT}
 
@@ -59,6 +60,7 @@ class Supervisor:
         self._reload_again = False
         self._status = ""
         self._fed_s = self._extended_s = -float("inf")
+        self._applied_s: float | None = None  # when artifacts took over that are not proven yet
 
     def run(self) -> int:
         """Run until a signal, or until every source has ended; return the exit status."""
@@ -79,6 +81,7 @@ class Supervisor:
             self._apply(ready)
             self._wait_until_ready(wait)
             self._watch(wait)
+            self._prove()
         finally:
             self._drain(wait)
             self._open_web(None)
@@ -146,10 +149,18 @@ class Supervisor:
         if all(well) and watchdog_s and now - self._fed_s >= min(watchdog_s / 4, 5.0):
             self._notify.alive()
             self._fed_s = now
+        if self._applied_s is not None and now - self._applied_s > PROVEN_S and self._reload is None:
+            self._prove()
         status = self._words()
         if status != self._status:
             self._notify.status(status)
             self._status = status
+
+    def _prove(self) -> None:
+        """Note that the artifacts do not end the process."""
+        if self._applied_s is not None:
+            self._applied_s = None
+            self._ready.store.prove()
 
     def _names(self) -> str:
         return ", ".join([*self._listeners, *(["wake"] if self._wake else [])])
@@ -206,6 +217,7 @@ class Supervisor:
     def _apply(self, ready: Ready) -> None:
         """Go over to a configuration."""
         self._ready, config, prepared = ready, ready.config, ready.prepared
+        self._applied_s = time.monotonic()
         used = {name for part in (*config.pipelines.values(), config.wake) if part for name in part.sinks}
         sink_configs = {name: sink for name, sink in config.sinks.items() if name in used}
         self._open_sinks(sink_configs, [*prepared.values(), *(self._wake.words.prepared if self._wake else ())])

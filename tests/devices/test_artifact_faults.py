@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import signal
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from edgernn.artifact import Artifact
 from edgernn.devices.signing import make_key, read_key, sign
+from tests.devices import test_serve
 from tests.devices.conftest import write_energy_artifact
 from tests.devices.test_serve import Start, events, pcm, start, undisturbed_of, write_config
 from tests.devices.test_store import SPOILS, certify, rewrite, spoil
@@ -93,6 +96,40 @@ def test_a_start_with_a_broken_artifact(start: Start, tmp_path: Path, energy_art
     assert (tmp_path / "log").read_text().count(NO_GOOD) == 2
     write_energy_artifact(energy_artifact.path)
     assert [message.event for message in events(tmp_path)] == 3 * undisturbed_of(tmp_path, sound)
+
+
+DEADLY = """
+import os, signal, sys, threading
+from edgernn.cli import main
+from edgernn.devices.daemon import prepare
+open_stream = prepare.open_stream
+def deadly(artifact, *rest):
+    if artifact.name == "deadly":
+        threading.Timer({after_s}, os.kill, (os.getpid(), signal.SIGSEGV)).start()
+    return open_stream(artifact, *rest)
+prepare.open_stream = deadly
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.0, 0.5])
+def test_an_artifact_that_kills_the_daemon_again_and_again(
+    after_s: float, start: Start, tmp_path: Path, energy_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes over from one that runs, the process dies, twice more at the start: then the one before goes on."""
+    monkeypatch.setattr(test_serve, "EDGERNN", [sys.executable, "-c", DEADLY.format(after_s=after_s)])
+    daemon = start("--set", "store.watch_s=0.05")
+    daemon.wait_for("READY=1")
+    rewrite(energy_artifact, {"name": "deadly"})
+    for _ in range(2):
+        assert daemon.process.wait(10) == -signal.SIGSEGV
+        daemon = start("--set", "store.watch_s=0.05")
+    daemon.wait_for("READY=1")
+    daemon.say(pcm(2))
+    assert daemon.end() < 2
+    assert "ended the daemon 2 times just after it had begun with it" in (tmp_path / "log").read_text()
+    assert len(events(tmp_path)) > 0
 
 
 def test_check_of_signatures(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from edgernn.artifact import MANIFEST, Artifact, write_artifact
 from edgernn.certificate import CERTIFICATE, Bound, Certificate, Golden, Made, on_levels
+from edgernn.devices.daemon import store as store_module
 from edgernn.devices.daemon.config import PipelineConfig, SourceConfig
 from edgernn.devices.daemon.ready import prepare_from
 from edgernn.devices.daemon.store import Store
@@ -69,6 +70,7 @@ def test_what_would_give_the_same_goes_on(energy_artifact: Artifact, tmp_path: P
     rewrite(energy_artifact, {"name": "newer"})
     newer = prepare_from(store, config, first)
     assert newer.artifact.name == "newer"
+    store.prove()
     assert [path.name for path in (tmp_path / "store").iterdir() if path.is_dir()] == [newer.artifact.path.parent.name]
 
 
@@ -114,6 +116,34 @@ def test_the_last_good_one(
     assert store.refused == {"hall": 1}
     assert "hall: the last good artifact goes on: " in caplog.text
     assert prepare_from(store, pipeline(energy_artifact.path), found).stream is found.stream
+
+
+def test_the_one_before_is_kept_until_the_next_has_lasted(
+    energy_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that begin and are never heard of again: after two, the copy before goes on, until there is a third one."""
+    taken, config = list[str](), pipeline(energy_artifact.path)
+    for run in range(6):
+        monkeypatch.setattr(store_module, "THIS_RUN", f"run {run}")
+        store = Store(tmp_path / "store")
+        taken.append(prepare_from(store, config).artifact.name)
+        assert prepare_from(Store(tmp_path / "store"), config).artifact.name == taken[-1]  # a reload is no run
+        if run == 0:
+            store.prove()
+            rewrite(energy_artifact, {"name": "deadly"})
+        if run == 4:
+            rewrite(energy_artifact, {"name": "mended"})
+    assert taken == ["energy", "deadly", "deadly", "energy", "energy", "mended"]
+
+
+def test_kills_do_not_count_where_there_is_no_other(
+    energy_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run in range(5):
+        monkeypatch.setattr(store_module, "THIS_RUN", f"run {run}")
+        store = Store(tmp_path / "store")
+        assert prepare_from(store, pipeline(energy_artifact.path)).artifact.name == "energy"
+        assert not store.refused
 
 
 def test_none_was_ever_good(energy_artifact: Artifact, tmp_path: Path) -> None:
