@@ -115,6 +115,9 @@ class ShapeError(FailureError):
 class SinkError(FailureError):
     """An event may not have arrived where it was to go; it can be sent again."""
 
+    wait_s: float = 0.0
+    """How long whoever is to take it asks to be left alone."""
+
 
 class RefusedError(SinkError):
     """An event was refused by where it was to go, and would be however often it is sent."""

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from edgernn.devices.daemon.backoff import Backoff
 from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.daemon.seldom import Seldom
-from edgernn.errors import EdgeRNNError, RefusedError
+from edgernn.errors import EdgeRNNError, RefusedError, SinkError
 from edgernn.stream import Sink
 from edgernn.text import one_line
 
 __all__ = ["Delivery"]
 
+LONGEST_ASKED_S = 300.0  # that a receiver may ask to be left alone
 FAULTS_S = 600.0  # between two lines about a sink that is down
 
 _log = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ _log = logging.getLogger(__name__)
 class Delivery:
     """A thread that brings what waits for the sink `name` there.
 
-    A sink that fails is closed, and opened anew after a while (`Backoff`); what it refuses for ever is passed over.
+    A sink that fails is closed, and opened anew after a while (`Backoff`) or when it asked for that; what it refuses
+    for ever is passed over.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Delivery:
                 self._deliver()
             except Exception as error:  # a sink of anyone's: whatever it raises, the thread goes on
                 self._failed(error)
-                if self._stopping.wait(self._backoff.next_s()):
+                if self._stopping.wait(self._pause_s(error)):
                     break
             else:
                 if not self._stopping.is_set():
@@ -124,6 +126,10 @@ class Delivery:
         waiting = self._outbox.depth(self.name)
         if self._faults.warning("the sink %s fails, %d events wait: %s", self.name, waiting, self.fault):
             self._told_s = self._told_s or time.monotonic()
+
+    def _pause_s(self, error: Exception) -> float:
+        asked_s = error.wait_s if isinstance(error, SinkError) else 0.0
+        return max(self._backoff.next_s(), min(asked_s, LONGEST_ASKED_S))
 
     def _close(self) -> None:
         sink, self._sink = self._sink, None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 __all__ = ["closing_with_log", "drop_padding", "make_room"]
 
-PAGES = 128  # of 4 KB: about 1500 events
+PAGES = 128  # of 4 KB: about 2000 events
 PAGE_BYTES = 4096
 CHECKPOINT_PAGES = 100
 """Where the log begins anew: before it is as long as the room."""
@@ -43,7 +43,7 @@ def drop_padding(connection: sqlite3.Connection) -> None:
 
 @contextlib.contextmanager
 def closing_with_log(path: Path) -> Iterator[None]:
-    """Keep the log's room while the connection is closed, which would remove it: the next start may find a full disk."""
+    """Keep the log's room while the connection is closed, which removes it: the next start may find a full disk."""
     log, kept = _log_of(path), path.with_name(f"{path.name}-room")
     with contextlib.suppress(OSError):
         kept.unlink(missing_ok=True)

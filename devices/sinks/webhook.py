@@ -1,7 +1,8 @@
 """Each event as a POST of JSON: `https://host/path`, with a table for a token or a signature.
 
 The header Idempotency-Key has the event's id. With a `secret`, X-Signature is "sha256=" and the HMAC of the body, in
-hex. An answer of 2xx takes the event; 4xx refuses it, but for 408 and 429; all else is tried again.
+hex. An answer of 2xx takes the event; 4xx refuses it, but for 408, 425 and 429; all else is tried again, with 429 and
+503 not before the time that Retry-After says.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import hashlib
 import hmac
 import http.client
 import ssl
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from edgernn import __version__
@@ -23,6 +26,7 @@ __all__ = ["WebhookOptions", "WebhookSink"]
 
 MOST_ANSWER = 65536
 AGAIN = (408, 425, 429)
+LATER = (429, 503)
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,13 @@ class WebhookSink:
         if self._closed:
             raise SinkError(f"the sink {self._shown} is closed")
         body = message.to_json().encode()
-        status, reason = self._post(body, self._headers(message, body))
+        status, reason, wait_s = self._post(body, self._headers(message, body))
         if 400 <= status < 500 and status not in AGAIN:
             raise RefusedError(f"{self._shown} refuses the event: {status} {reason}")
         if not 200 <= status < 300:
-            raise SinkError(f"{self._shown} does not take events: {status} {reason}")
+            later = SinkError(f"{self._shown} does not take events: {status} {reason}")
+            later.wait_s = wait_s if status in LATER else 0.0
+            raise later
 
     def close(self) -> None:
         """Close the connection."""
@@ -79,8 +85,11 @@ class WebhookSink:
             headers["X-Signature"] = f"sha256={hmac.new(key, body, hashlib.sha256).hexdigest()}"
         return headers
 
-    def _post(self, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
-        """Return status and reason; a connection that the server closed meanwhile is opened once more."""
+    def _post(self, body: bytes, headers: dict[str, str]) -> tuple[int, str, float]:
+        """Return status, reason, and in how many seconds to come back.
+
+        A connection that the server closed meanwhile is opened once more.
+        """
         try:
             try:
                 return self._exchange(body, headers)
@@ -94,14 +103,14 @@ class WebhookSink:
             self._connection.close()
             raise SinkError(f"{self._shown} cannot be reached: {_reason(error)}") from error
 
-    def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
+    def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[int, str, float]:
         self._connection.request("POST", self._target, body, headers)
         answer = self._connection.getresponse()
         answer.read(MOST_ANSWER)
         self._used = answer.isclosed()
         if not self._used:  # there is more: not worth reading
             self._connection.close()
-        return answer.status, answer.reason
+        return answer.status, answer.reason, _seconds_of(answer.getheader("Retry-After", ""))
 
 
 def _connection(url: str, options: WebhookOptions) -> http.client.HTTPConnection:
@@ -117,6 +126,20 @@ def _connection(url: str, options: WebhookOptions) -> http.client.HTTPConnection
     if parts.scheme == "http":
         return http.client.HTTPConnection(host, port, timeout=options.timeout)
     return http.client.HTTPSConnection(host, port, timeout=options.timeout, context=client_tls(options.ca))
+
+
+def _seconds_of(text: str) -> float:
+    """Read Retry-After, seconds or a date.
+
+    >>> _seconds_of("120"), _seconds_of("Fri, 31 Dec 1999 23:59:59 GMT"), _seconds_of("soon")
+    (120.0, 0.0, 0.0)
+    """
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def _reason(error: Exception) -> str:

@@ -79,6 +79,11 @@ class Mosquitto:
         self._process.kill()
         self._process.wait()
 
+    def signal(self, number: int) -> None:
+        """Send it a signal, such as SIGSTOP, after which it says nothing, though every connection stays open."""
+        assert self._process
+        self._process.send_signal(number)
+
     def uri(self, topic: str, tls: bool = False) -> str:
         """Return where a topic is."""
         return f"mqtts://127.0.0.1:{self.tls_port}/{topic}" if tls else f"mqtt://127.0.0.1:{self.port}/{topic}"

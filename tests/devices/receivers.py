@@ -66,6 +66,8 @@ class WebServer:
         self.bodies: list[bytes] = []
         self.statuses: list[int] = []
         """What the next answers are; then 204."""
+        self.retry_after = ""
+        """A header of those that take nothing."""
         self.connections = 0
         self._tls = tls
 
@@ -90,6 +92,8 @@ class WebServer:
                 if status < 300:
                     server.messages.append(Message.from_json(body.decode()))
                 self.send_response(status)
+                if server.retry_after and status >= 300:
+                    self.send_header("Retry-After", server.retry_after)
                 self.send_header("Content-Length", "0" if status in (204, 304) else "5")
                 self.end_headers()
                 if status not in (204, 304):

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgernn.devices.daemon import delivery as delivery_module
 from edgernn.devices.daemon.backoff import Backoff
 from edgernn.devices.daemon.delivery import Delivery
 from edgernn.devices.daemon.outbox import Outbox
@@ -65,6 +66,10 @@ class Target:
             raise RefusedError("not this one")
         if mood == "bug":
             raise ZeroDivisionError("division by zero")
+        if mood == "later":
+            later = SinkError("not just now")
+            later.wait_s = 1e9
+            raise later
         if mood == "slow":
             time.sleep(0.02)
         if mood == "hangs":
@@ -157,6 +162,19 @@ def test_one_failure_is_one_line_in_the_log_and_one_when_it_is_over(
     assert last.startswith("the sink door is well again after 0.0")
     assert (delivery.failures, target.opened) == (4, 5)
     assert target.closed == 4  # one opening failed
+
+
+def test_a_sink_is_left_alone_as_long_as_it_asks_but_not_for_ever(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "LONGEST_ASKED_S", 0.3)
+    target = Target("later")
+    with delivering(folder, target, backoff=Quick()) as (outbox, delivery):
+        begin = time.perf_counter()
+        put(outbox, 1)
+        delivery.start()
+        until(lambda: target.arrived != [])
+    assert 0.3 < target.times[0] - begin < 0.6
 
 
 def test_a_stop_drains_a_slow_sink_and_leaves_what_is_too_much(folder: Path) -> None:

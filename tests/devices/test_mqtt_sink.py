@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from edgernn.devices import mqtt as mqtt_module
 from edgernn.devices.daemon.delivery import Delivery
 from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.secret import Secret
@@ -135,6 +136,26 @@ def test_it_is_there_again_after_the_broker_was_away_while_nothing_happened(
     until(lambda: sink._lost == "")  # type: ignore[attr-defined]
     sink.write(message())
     sink.close()
+
+
+def test_a_broker_that_hangs_is_noticed_though_nothing_happens(
+    broker: Mosquitto, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No connection ends, none is refused: it answers nothing, and the pings of an idle client tell."""
+    monkeypatch.setattr(mqtt_module, "KEEP_ALIVE_S", 1)
+    sink = open_sink(broker.uri("cellar"), ANNA)
+    try:
+        broker.signal(signal.SIGSTOP)
+        until(lambda: sink._lost)  # type: ignore[attr-defined]
+        with pytest.raises(SinkError, match="is lost: Keep alive timeout"):
+            sink.write(message())
+        time.sleep(1.5)  # tries in vain meanwhile
+        broker.signal(signal.SIGCONT)
+        until(lambda: sink._lost == "", 5)  # type: ignore[attr-defined]
+        sink.write(message())
+    finally:
+        broker.signal(signal.SIGCONT)
+        sink.close()
 
 
 def test_home_assistant_is_told_of_the_words(broker: Mosquitto, listener: Listener) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import hmac
+import math
 import ssl
 import time
 from collections.abc import Iterator
@@ -70,6 +72,26 @@ def test_a_status_says_whether_to_try_again(server: WebServer, status: int, kind
     assert "hidden" not in str(caught.value)
     sink.write(sent)
     assert server.messages == [sent]
+    sink.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "least_s", "most_s"),
+    [
+        (429, "7", 7, 7), (503, "0", 0, 0), (503, "in a while", 0, 0), (500, "7", 0, 0),
+        (503, "9" * 400, 1e9, math.inf),
+        (503, email.utils.formatdate(time.time() + 100, usegmt=True), 50, 100),
+        (429, email.utils.formatdate(time.time() - 100, usegmt=True), 0, 0),
+    ],
+)  # fmt: skip
+def test_it_asks_to_be_left_alone_as_long_as_the_server_says(
+    server: WebServer, status: int, retry_after: str, least_s: float, most_s: float
+) -> None:
+    sink = open_sink(f"http://127.0.0.1:{server.port}/")
+    server.statuses, server.retry_after = [status], retry_after
+    with pytest.raises(SinkError) as caught:
+        sink.write(message())
+    assert least_s <= caught.value.wait_s <= most_s
     sink.close()
 
 
