@@ -20,13 +20,14 @@ from edgernn.machine import describe_machine, resident_bytes
 from edgernn.profile import Profile, Timing
 from edgernn.stream import Runner
 
-__all__ = ["Times", "begin_example", "measure", "period_of"]
+__all__ = ["DIFFERENT_FRAMES", "SEED", "WARM_UP_STEPS", "Times", "begin_example", "measure", "period_of"]
 
 Times = Mapping[str, NDArray[np.float64]]
 """Name of what was measured to the times in microseconds, in the order in which they were taken."""
 Progress = Callable[[float, str], None]
 """Told how much is done, 0 to 1, and of what."""
 
+SEED = 0
 WARM_UP_STEPS = 200
 DIFFERENT_FRAMES = 64  # fed in turn, so that no step sees what the one before saw
 
@@ -97,7 +98,7 @@ def period_of(artifact: Artifact, runner: Runner) -> float | None:
 
 def begin_example(runner: Runner) -> list[tuple[NDArray[np.float32], ...]]:
     """Begin a stream with an example of its context, if it takes one, and return frames to feed in turn."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     runner.reset(context=runner.spec.example_context(rng))
     return [tuple(tensor.example(rng) for tensor in runner.spec.inputs) for _ in range(DIFFERENT_FRAMES)]
 

@@ -31,17 +31,18 @@ from edgernn.profile import Profile
 
 __all__ = ["main", "read_duration"]
 
+INTERRUPTED = 130
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
-    """Run the command; return the exit status: 1 also where one of several boards gave no result."""
+    """Run the command; return the exit status: 1 also where one of several boards gave no result, 130 after Ctrl-C."""
     options = _parser(prog).parse_args(arguments)
     threads = _threads(options.threads)
     wanted = _wanted(options, (*prog.split(), *arguments))
     _check(options, threads)
     artifacts = [Artifact.open(path) for path in options.artifacts]
-    profiles, failures = _measure(options, artifacts, threads, wanted)
+    profiles, failures, stopped = _measure(options, artifacts, threads, wanted)
     if options.progress:
         pass  # the caller reads the JSON
     elif options.matrix and profiles:
@@ -54,18 +55,20 @@ def main(arguments: Sequence[str], prog: str) -> int:
         write_text(options.report, report(profiles))
     for failure in failures:
         print(f"{prog}: error: {failure}", file=sys.stderr)
-    return int(bool(failures))
+    return INTERRUPTED if stopped else int(bool(failures))
 
 
 def _measure(
     options: argparse.Namespace, artifacts: Sequence[Artifact], threads: Sequence[int], wanted: Wanted
-) -> tuple[list[Profile], list[str]]:
+) -> tuple[list[Profile], list[str], bool]:
+    """Return results, what failed, and whether Ctrl-C ended it before its time."""
     if options.on:
-        return measure_on([Address.read(text) for text in options.on], _job(options, artifacts), _say)
+        return measure_on([Address.read(text) for text in options.on], _job(options, artifacts, wanted), _say)
     if options.pin is not None:
         pin(options.pin)
     if options.matrix:
-        return measure_matrix(artifacts, options.runtime, threads, wanted, _say), []
+        profiles, stopped = measure_matrix(artifacts, options.runtime, threads, wanted, _say)
+        return profiles, [], stopped
     progress = _lines() if options.progress else _show_progress
     runtime = runtime_on(artifacts[0], options.runtime, options.provider, threads[0])
     profile, times = measure_whole(artifacts[0], runtime, threads[0], wanted, progress)
@@ -74,10 +77,10 @@ def _measure(
         profile = replace(profile, remarks=(*profile.remarks, placed))
     if options.picture:
         draw(profile, times, options.picture)
-    return [profile], []
+    return [profile], [], profile.sustained is not None and profile.sustained.stopped
 
 
-def _job(options: argparse.Namespace, artifacts: Sequence[Artifact]) -> Job:
+def _job(options: argparse.Namespace, artifacts: Sequence[Artifact], wanted: Wanted) -> Job:
     """Return what is to be done on a board: the options that are not about this machine go along."""
     names = ("steps", "seconds", "rounds", "threads", "sustain", "runtime", "provider", "pin")
     values = {name: getattr(options, name) for name in names}
@@ -89,6 +92,7 @@ def _job(options: argparse.Namespace, artifacts: Sequence[Artifact]) -> Job:
     return Job(
         artifacts=tuple(artifacts),
         options=tuple(passed),
+        command=wanted.command,
         runtimes=(chosen,) if chosen else fitting,
         wheels=tuple(check_wheels(options.wheels)) if options.wheels else (),
         python=options.python or "",

@@ -68,6 +68,8 @@ class Sustained:
     """Growth of the resident memory without the first minute, bytes an hour; None for fewer than three others."""
     memory_slope_error: float | None
     """Its standard error."""
+    stopped: bool = False
+    """Before its time, by Ctrl-C."""
 
 
 @dataclass(frozen=True)

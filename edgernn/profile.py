@@ -102,6 +102,8 @@ class Profile:
     """Which board it was, where that was reached over SSH; empty for the machine itself."""
     command: tuple[str, ...] = ()
     """What repeats it."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the command does not say: numbers of steps and processes, warm-up, the seed of the frames."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Versions of what took part."""
     manifest: str = ""

@@ -4,22 +4,26 @@ It is sent as text to a bare Python (3.8 or later) and uses its standard library
 input, a line of JSON each (with the bytes of a file behind it where it says so), and answers on standard output
 likewise. However it ends, by a request, a signal, a connection that is gone, or a client that said nothing for
 `SILENCE_S` seconds (one whose network was cut says nothing, and its connection may stay open for hours), what runs is
-killed and the folder removed.
+killed and the folder removed. Where it was itself killed (-9, or the power went), the next one that comes removes what
+it left: nobody holds the lock of that folder any more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
 import selectors
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +34,8 @@ __all__ = ["main"]
 
 SILENCE_S = float(os.environ.get("EDGERNN_SILENCE_S", "30"))
 MOST_LINE = 65536  # bytes
+PREFIX, LOCK = "edgernn-profile-", ".alive"
+PR_SET_PDEATHSIG = 1
 
 
 class _Gone(Exception):
@@ -45,11 +51,15 @@ def _say(message: Mapping[str, Any], content: bytes = b"") -> None:
 
 def _facts(folder: Path) -> dict[str, Any]:
     """Return what the client decides by."""
-    names = ("numpy", "ai_edge_litert", "tflite_runtime", "onnxruntime", "pip", "ensurepip", "venv")
+    names = ("numpy", "ai_edge_litert", "tflite_runtime", "onnxruntime")
+    machine = platform.machine()
+    if struct.calcsize("P") == 4:  # a 32-bit system on a 64-bit kernel, as Raspberry Pi OS had it for long
+        machine = {"aarch64": "armv7l", "x86_64": "i686"}.get(machine, machine)
     return {
         "folder": str(folder),
         "version": list(sys.version_info[:3]),
-        "machine": platform.machine(),
+        "machine": machine,
+        "libc": list(platform.libc_ver()),
         "has": [name for name in names if find_spec(name) is not None],
         "free": shutil.disk_usage(folder).free,
     }
@@ -119,10 +129,12 @@ class _Board:
         elif do == "read":
             self.read(self.folder / request["path"])
         elif do == "unpack":
-            shutil.unpack_archive(self.folder / request["path"], self.folder / request["to"], "zip")
-            _say({"done": do})
+            self.unpack(self.folder / request["path"], self.folder / request["to"])
         elif do == "run":
             self.run(request["arguments"], request["environment"])
+        elif do == "stop" and self.child is not None:
+            with contextlib.suppress(OSError):
+                os.killpg(self.child.pid, signal.SIGINT)
         elif do == "end":
             raise _Gone
 
@@ -139,6 +151,15 @@ class _Board:
             for _ in pieces:
                 pass
             _say({"failed": error.strerror})
+
+    def unpack(self, path: Path, to: Path) -> None:
+        """Unpack a ZIP file, and have it no longer: on a small disk both would be too much."""
+        try:
+            shutil.unpack_archive(path, to, "zip")
+            path.unlink()
+            _say({"done": "unpack"})
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            _say({"failed": getattr(error, "strerror", None) or str(error)})
 
     def read(self, path: Path) -> None:
         """Give a file."""
@@ -161,6 +182,7 @@ class _Board:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
         except OSError as error:
             _say({"failed": error.strerror})
@@ -181,6 +203,37 @@ class _Board:
             time.sleep(0.1)
 
 
+def _die_with_parent() -> None:
+    """Have the kernel kill this child when its parent is gone without a word."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _make_folder() -> tuple[Path, int]:
+    """Return a new folder and the lock that says that somebody is in it."""
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    lock = os.open(folder / "locking", os.O_CREAT | os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (folder / "locking").rename(folder / LOCK)  # there is none that nobody holds, not for a moment
+    return folder, lock
+
+
+def _sweep() -> None:
+    """Remove folders of this user whose makers were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(PREFIX + "*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid != os.getuid():
+                continue
+            lock = os.open(folder / LOCK, os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
 def _leave_by_signal(number: int, frame: FrameType | None) -> None:
     """End as if the client had asked for it."""
     raise _Gone
@@ -191,7 +244,9 @@ def main() -> None:
     os.umask(0o077)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave_by_signal)
-    board = _Board(Path(tempfile.mkdtemp(prefix="edgernn-profile-")))
+    _sweep()
+    folder, _ = _make_folder()
+    board = _Board(folder)
     try:
         board.serve()
     except (_Gone, BrokenPipeError):

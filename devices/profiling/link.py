@@ -6,9 +6,10 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import re
 import shlex
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from edgernn.text import one_line
 __all__ = ["Address", "Keys", "Link", "connected"]
 
 CONNECT_S = 15.0
-ALIVE_S = 5.0  # between signs of life, in both directions
+ALIVE_S = float(os.environ.get("EDGERNN_ALIVE_S", "5"))  # between signs of life, in both directions
 LEAVE_S = 15.0
 MOST_LINE = 2**20  # bytes of a line of JSON, in which a program's output is
 KEPT_LINES = 12  # of a program's output, for the message when it fails
@@ -68,11 +69,11 @@ class Link:
 
     async def greet(self, python: str) -> None:
         """Hear what the board has; raise `BoardError` where no Python answered."""
-        line = await self._process.stdout.readline()
-        if not line.startswith(b"{"):
-            said = one_line(
-                f"{line.decode(errors='replace')} {(await self._process.stderr.read()).decode(errors='replace')}"
-            )
+        line, before = await self._process.stdout.readline(), b""
+        while line and not line.startswith(b'{"folder"'):  # a shell there may greet everybody
+            line, before = await self._process.stdout.readline(), (before + line)[-1000:]
+        if not line:
+            said = one_line((before + b" " + await self._process.stderr.read()).decode(errors="replace"))
             raise BoardError(
                 f"{self.address.text}: {python} does not run there ({said or 'it says nothing'}): install it "
                 "(sudo apt install python3), or name one with --python"
@@ -89,7 +90,11 @@ class Link:
 
     async def unpack(self, path: str, to: str) -> None:
         """Unpack a ZIP file there."""
-        await self._ask({"do": "unpack", "path": path, "to": to})
+        answer = await self._ask({"do": "unpack", "path": path, "to": to})
+        if "failed" in answer:
+            raise BoardError(
+                f"{self.address.text}: {path} cannot be unpacked in {self.facts['folder']}: {answer['failed']}"
+            )
 
     async def read(self, path: str) -> bytes:
         """Return a file from there."""
@@ -100,9 +105,14 @@ class Link:
         return content
 
     async def run(
-        self, what: str, arguments: Sequence[str], environment: Mapping[str, str], hear: Callable[[str], None]
-    ) -> None:
-        """Run a program there to its good end, handing on the lines that it prints."""
+        self,
+        what: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        hear: Callable[[str], None],
+        good: Container[int] = (0,),
+    ) -> int:
+        """Run a program there to its end, handing on the lines that it prints; return its exit status."""
         answer, rest = await self._ask({"do": "run", "arguments": [*arguments], "environment": {**environment}}), ""
         last: list[str] = []
         while "printed" in answer:
@@ -111,11 +121,17 @@ class Link:
                 last = [*last[1 - KEPT_LINES :], line]
                 hear(line)
             answer = await self._answer()
-        if "failed" in answer or answer["exit"] != 0:
+        if "failed" in answer or answer["exit"] not in good:
             said = answer.get("failed") or "\n  ".join(
                 [f"exit status {answer['exit']}", *last, *([rest] if rest else [])]
             )
             raise BoardError(f"{self.address.text}: {what} failed there: {said}")
+        status: int = answer["exit"]
+        return status
+
+    def stop(self) -> None:
+        """Interrupt the program there, as Ctrl-C would."""
+        self._process.stdin.write(b'{"do": "stop"}\n')
 
     async def live(self) -> None:
         """Give signs of life for ever, so that the board knows that nobody cut the network."""

@@ -14,9 +14,10 @@ from statistics import median
 
 from edgernn.artifact import Artifact
 from edgernn.devices.profiling.rounds import Case, run_rounds
-from edgernn.devices.profiling.whole import Wanted
+from edgernn.devices.profiling.whole import Wanted, settings_of, steps_of_a_round
 from edgernn.devices.runner import RUNTIMES, runtime_for
 from edgernn.errors import EdgeRNNError, FailureError, UsageError
+from edgernn.measured import Round
 from edgernn.profile import Profile
 from edgernn.text import one_line, table
 
@@ -33,9 +34,13 @@ def measure_matrix(
     threads: Sequence[int],
     wanted: Wanted,
     say: Callable[[str], None],
-) -> list[Profile]:
-    """Measure each case in a process of its own, then all in turns; what a runtime refuses is told and left out."""
-    profiles, cases = [], []
+) -> tuple[list[Profile], bool]:
+    """Measure each case in a process of its own, then all in turns; what a runtime refuses is told and left out.
+
+    Returns the results, and whether Ctrl-C ended it: then they are those that were there.
+    """
+    profiles: list[Profile] = []
+    cases: list[Case] = []
     listed = [
         Case(artifact.path, name, number)
         for artifact in artifacts
@@ -46,20 +51,27 @@ def measure_matrix(
         raise UsageError(
             "no runtime for these artifacts is installed: pip install 'edgernn[litert]' or 'edgernn[onnx]'"
         )
-    for index, case in enumerate(listed, 1):
-        say(f"{index} of {len(listed)}: {case.path.name}, {case.runtime}, {case.threads} threads")
-        try:
-            profiles.append(_one(case, wanted))
-            cases.append(case)
-        except FailureError as error:
-            say(f"left out: {error}")
-    if not profiles:
-        raise FailureError("none of the artifacts runs in any of the runtimes that are installed")
-    say(f"{wanted.rounds} fresh processes of each, in turns")
-    rounds = run_rounds(cases, wanted.rounds, max(500, wanted.steps // max(1, wanted.rounds)))
-    return [
-        replace(profile, rounds=found, command=wanted.command) for profile, found in zip(profiles, rounds, strict=True)
-    ]
+    try:
+        for index, case in enumerate(listed, 1):
+            say(f"{index} of {len(listed)}: {case.path.name}, {case.runtime}, {case.threads} threads")
+            try:
+                profiles.append(replace(_one(case, wanted), command=wanted.command))
+                cases.append(case)
+            except FailureError as error:
+                say(f"left out: {error}")
+        if not profiles:
+            raise FailureError("none of the artifacts runs in any of the runtimes that are installed")
+        say(f"{wanted.rounds} fresh processes of each, in turns")
+        rounds = run_rounds(cases, wanted.rounds, steps_of_a_round(wanted))
+    except KeyboardInterrupt:
+        if not profiles:
+            raise
+        return profiles, True
+    return [_with_rounds(*pair, wanted) for pair in zip(profiles, rounds, strict=True)], False
+
+
+def _with_rounds(profile: Profile, rounds: tuple[Round, ...], wanted: Wanted) -> Profile:
+    return replace(profile, rounds=rounds, settings=settings_of(wanted))
 
 
 def _runtimes(artifact: Artifact, wanted: str | None) -> list[str]:

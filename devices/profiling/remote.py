@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from edgernn.artifact import MANIFEST, Artifact
 from edgernn.devices.profiling.link import Address, Keys, Link, connected
-from edgernn.devices.profiling.parcel import edgernn_archive, fitting, packages
+from edgernn.devices.profiling.parcel import download, edgernn_archive, fitting, glibc, packages, unpacked_bytes
 from edgernn.devices.runner import RUNTIMES, Runtime
 from edgernn.errors import BoardError, EdgeRNNError
 from edgernn.profile import Profile
@@ -20,6 +24,7 @@ __all__ = ["Job", "measure_on"]
 Say = Callable[[str], None]
 START = "import sys; from edgernn.cli import main; sys.exit(main())"
 OLDEST = [3, 10]
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Job:
     artifacts: tuple[Artifact, ...]
     options: tuple[str, ...]
     """Of `edgernn profile` there."""
+    command: tuple[str, ...]
+    """The one here, which is in the results."""
     runtimes: tuple[str, ...]
     """Those that will do, the best first."""
     wheels: tuple[Path, ...] = ()
@@ -36,88 +43,127 @@ class Job:
     keys: Keys = field(default_factory=Keys)
 
 
-def measure_on(boards: Sequence[Address], job: Job, say: Say) -> tuple[list[Profile], list[str]]:
-    """Measure on all boards at once; return the results, and a message for each board that gave none."""
+def measure_on(boards: Sequence[Address], job: Job, say: Say) -> tuple[list[Profile], list[str], bool]:
+    """Measure on all boards at once; return results, a message for each board that gave none, and whether Ctrl-C came.
 
-    async def measure_all() -> list[list[Profile] | EdgeRNNError]:
-        return await asyncio.gather(*(_caught(board, job, say) for board in boards))
-
-    outcomes = asyncio.run(measure_all())
-    profiles = [profile for outcome in outcomes if isinstance(outcome, list) for profile in outcome]
-    return profiles, [str(outcome) for outcome in outcomes if isinstance(outcome, EdgeRNNError)]
-
-
-async def _caught(board: Address, job: Job, say: Say) -> list[Profile] | EdgeRNNError:
-    """One board that fails does not stop the others."""
-    try:
-        return await _measure(board, job, lambda line: say(f"{board.text}: {line}"))
-    except EdgeRNNError as error:
-        return error
+    The first Ctrl-C ends the measurements and fetches what they have; the second gives up, and removes what is there.
+    """
+    visits = [_Visit(board, job, say) for board in boards]
+    asyncio.run(_measure_all(visits, say))
+    profiles = [profile for visit in visits for profile in visit.profiles]
+    return profiles, [visit.failure for visit in visits if visit.failure], any(visit.stopped for visit in visits)
 
 
-async def _measure(board: Address, job: Job, say: Say) -> list[Profile]:
-    say("connecting")
-    async with connected(board, job.keys, job.python or "python3") as link:
-        python = await _prepare(link, job, say)
-        folders = await _copy(link, job.artifacts)
-        arguments = [*python, "-c", START, "profile", *folders, *job.options, "--json", "result.json", "--progress"]
-        environment = {"PYTHONPATH": f"{link.facts['folder']}/site", "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": "."}
-        await link.run("edgernn profile", arguments, environment, say)
-        found = json.loads(await link.read("result.json"))
-    say(f"done, and {link.facts['folder']} is gone" if link.left else f"{link.facts['folder']} may still be there")
-    profiles = found.get("profiles", [found])
-    return [replace(Profile.from_dict(values), on=board.text) for values in profiles]
+async def _measure_all(visits: Sequence[_Visit], say: Say) -> None:
+    loop, presses = asyncio.get_running_loop(), itertools.count(1)
+    tasks = [asyncio.create_task(visit.make()) for visit in visits]
+
+    def interrupt() -> None:
+        last = next(presses) > 1
+        say("giving up" if last else "stopping; once more gives up what was measured")
+        for visit, task in zip(visits, tasks, strict=True):
+            visit.interrupt(task, give_up=last)
+
+    with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C gives up at once
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
-async def _prepare(link: Link, job: Job, say: Say) -> list[str]:
-    """Put EdgeRNN there, and what it needs where that is missing; return the Python to use."""
-    facts, board = link.facts, link.address.text
-    version = ".".join(map(str, facts["version"]))
-    if facts["version"][:2] < OLDEST:
-        raise BoardError(f"{board} has Python {version}; EdgeRNN needs 3.10 or later: name one with --python")
-    say(f"Python {version} on {facts['machine']}, in {facts['folder']}")
-    await link.write("edgernn.zip", edgernn_archive())
-    await link.unpack("edgernn.zip", "site")
-    there = [name for name in job.runtimes if _module(RUNTIMES[name]) in facts["has"]]
-    if "numpy" in facts["has"] and there:
-        return [job.python or "python3"]
-    if job.python or not job.wheels:
-        raise BoardError(_lacking(link, job, version))
-    return await _install(link, job, say, version)
+class _Visit:
+    """All that is done on one board; what fails there stops no other."""
 
+    def __init__(self, board: Address, job: Job, say: Say) -> None:
+        self.board, self.job = board, job
+        self.profiles: list[Profile] = []
+        self.failure = ""
+        self.stopped = False
+        self._measuring: Link | None = None
+        self._tell = say
 
-async def _install(link: Link, job: Job, say: Say, version: str) -> list[str]:
-    """Make an environment of wheels there, without a network."""
-    facts, board = link.facts, link.address.text
-    wheels = fitting(job.wheels, facts["version"], facts["machine"])
-    have, known = packages(wheels), set(facts["has"])
-    runtimes = [name for name in job.runtimes if RUNTIMES[name].package in have]
-    if not runtimes or not ({"numpy"} & (have | known)):
-        raise BoardError(_lacking(link, job, version))
-    if "venv" not in known or not {"pip", "ensurepip"} & known:
-        raise BoardError(
-            f"{board}: its Python can install no wheels, for it has neither pip nor ensurepip: sudo apt install "
-            "python3-venv there, or name a Python that has NumPy and a runtime with --python"
+    async def make(self) -> None:
+        """Copy, run, fetch, remove."""
+        try:
+            await self._make()
+        except EdgeRNNError as error:
+            self.failure = "" if self.stopped else str(error)
+
+    def interrupt(self, task: asyncio.Task[None], give_up: bool) -> None:
+        """End the measurement early and keep it, or where there is none yet, leave."""
+        self.stopped = True
+        if give_up or self._measuring is None:
+            task.cancel()
+        else:
+            self._measuring.stop()
+
+    async def _make(self) -> None:
+        self._say("connecting")
+        async with connected(self.board, self.job.keys, self.job.python or "python3") as link:
+            await self._prepare(link)
+            folders = await _copy(link, self.job.artifacts)
+            found = await self._measure(link, folders)
+        where = link.facts["folder"]
+        self._say(f"done, and {where} is gone" if link.left else f"{where} may still be there")
+        profiles = [Profile.from_dict(values) for values in found.get("profiles", [found])]
+        self.profiles = [replace(profile, on=self.board.text, command=self.job.command) for profile in profiles]
+
+    async def _measure(self, link: Link, folders: Sequence[str]) -> Mapping[str, Any]:
+        command = [self._python, "-c", START, "profile", *folders, *self.job.options]
+        self._measuring = link
+        await link.run(
+            "edgernn profile",
+            [*command, "--json", "result.json", "--progress"],
+            _environment(link),
+            self._say,
+            good=(0, INTERRUPTED),
         )
-    size = sum(wheel.stat().st_size for wheel in wheels)
-    if facts["free"] < 5 * size:
-        raise BoardError(
-            f"{board}: {facts['folder']} has {facts['free'] / 1e6:.0f} MB left, and wheels of {size / 1e6:.0f} MB take "
-            "five times that: make room, or have TMPDIR name another folder there"
-        )
-    say(f"copying {len(wheels)} wheels, {size / 1e6:.1f} MB")
-    for wheel in wheels:
-        await link.write(f"wheels/{wheel.name}", wheel.read_bytes())
-    wanted = [*(["numpy"] if "numpy" in have else []), *(RUNTIMES[name].package for name in runtimes)]
-    say(f"installing {', '.join(wanted)}")
-    quiet: Say = lambda line: None  # noqa: E731
-    python, folder = ["env/bin/python"], {"TMPDIR": facts["folder"]}
-    await link.run("venv", ["python3", "-m", "venv", "--without-pip", "--system-site-packages", "env"], folder, quiet)
-    if "pip" not in known:
-        await link.run("ensurepip", [*python, "-m", "ensurepip"], folder, quiet)
-    pip = ["-m", "pip", "--isolated", "--disable-pip-version-check", "--no-cache-dir", "install", "--no-index"]
-    await link.run("pip", [*python, *pip, "--find-links", "wheels", *wanted], folder, quiet)
-    return python
+        self._measuring = None
+        found: Mapping[str, Any] = json.loads(await link.read("result.json"))
+        return found
+
+    async def _prepare(self, link: Link) -> None:
+        """Put EdgeRNN there, and what it needs where that is missing."""
+        facts = link.facts
+        version = ".".join(map(str, facts["version"]))
+        if facts["version"][:2] < OLDEST:
+            raise BoardError(
+                f"{self.board.text} has Python {version}; EdgeRNN needs 3.10 or later: name one with --python"
+            )
+        self._say(f"Python {version} on {facts['machine']}, in {facts['folder']}")
+        await link.write("edgernn.zip", edgernn_archive())
+        await link.unpack("edgernn.zip", "site")
+        if "numpy" not in facts["has"] or not _usable(self.job, facts, ()):
+            await self._install(link)
+
+    async def _install(self, link: Link) -> None:
+        """Unpack wheels beside EdgeRNN: they are ZIP files, and need neither pip nor a network nor to be installed."""
+        facts = link.facts
+        wheels = fitting(self.job.wheels, facts["version"], facts["machine"], glibc(facts["libc"]))
+        have = packages(wheels)
+        usable = _usable(self.job, facts, have)
+        if not usable or ("numpy" not in have and "numpy" not in facts["has"]):
+            raise BoardError(_lacking(link, self.job))
+        needed = sum(map(unpacked_bytes, wheels)) + max(wheel.stat().st_size for wheel in wheels)
+        if facts["free"] < needed:
+            raise BoardError(
+                f"{self.board.text}: {facts['folder']} has {facts['free'] / 1e6:.0f} MB left, and the wheels take "
+                f"{needed / 1e6:.0f} MB: make room, or have TMPDIR name another folder there"
+            )
+        self._say(f"copying {len(wheels)} wheels, {sum(wheel.stat().st_size for wheel in wheels) / 1e6:.1f} MB")
+        for wheel in wheels:
+            await link.write(wheel.name, wheel.read_bytes())
+            await link.unpack(wheel.name, "site")
+        imports = [self._python, "-c", f"import numpy, {usable[0].module}"]
+        await link.run("importing what the wheels brought", imports, _environment(link), lambda line: None)
+
+    @property
+    def _python(self) -> str:
+        return self.job.python or "python3"
+
+    def _say(self, line: str) -> None:
+        self._tell(f"{self.board.text}: {line}")
 
 
 async def _copy(link: Link, artifacts: Sequence[Artifact]) -> list[str]:
@@ -132,22 +178,34 @@ async def _copy(link: Link, artifacts: Sequence[Artifact]) -> list[str]:
     return folders
 
 
+def _environment(link: Link) -> dict[str, str]:
+    """Return variables with which a Python there finds what was brought, and leaves nothing outside the folder."""
+    folder = link.facts["folder"]
+    return {"PYTHONPATH": f"{folder}/site", "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": folder}
+
+
+def _usable(job: Job, facts: Mapping[str, Any], wheels: Collection[str]) -> list[Runtime]:
+    """Return the runtimes that are there or in the wheels, the best first."""
+    runtimes = [RUNTIMES[name] for name in job.runtimes]
+    return [item for item in runtimes if item.package in wheels or _module(item) in facts["has"]]
+
+
 def _module(runtime: Runtime) -> str:
     return runtime.module.partition(".")[0]
 
 
-def _lacking(link: Link, job: Job, version: str) -> str:
+def _lacking(link: Link, job: Job) -> str:
     """Return what is missing on the board and how it gets there."""
     facts, board = link.facts, link.address.text
+    version = ".".join(map(str, facts["version"]))
     wanted = " or ".join(RUNTIMES[name].package for name in job.runtimes)
     missing = [*([] if "numpy" in facts["has"] else ["NumPy"])]
-    if not any(_module(RUNTIMES[name]) in facts["has"] for name in job.runtimes):
+    if not _usable(job, facts, ()):
         missing.append(f"a runtime ({wanted})")
-    python = job.python or "python3"
-    if job.python:
-        advice = f"{python} -m pip install them there, or leave --python out and give --wheels FOLDER"
-    elif job.wheels:
-        advice = f"--wheels has none that fit Python {version} on {facts['machine']}"
-    else:
-        advice = f"give --wheels FOLDER, with wheels for Python {version} on {facts['machine']}, or install them there"
-    return f"{board}: {python} lacks {' and '.join(missing)}: {advice}"
+    tell = f"{board}: {job.python or 'python3'} lacks {' and '.join(missing)}"
+    if job.wheels:
+        tell += f", and --wheels has none that fit Python {version} on {facts['machine']}"
+    get = download(RUNTIMES[job.runtimes[0]].package, facts["version"], facts["machine"], glibc(facts["libc"]))
+    return (
+        f"{tell}: get wheels by\n  {get}\nand say --wheels wheels; or name a Python there that has them with --python"
+    )

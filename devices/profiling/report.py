@@ -151,6 +151,7 @@ def _recipe(profile: Profile) -> str:
         ("packages", ", ".join(f"{name} {number}" for name, number in profile.packages.items())),
         ("Python", f"{machine.python}, EdgeRNN {profile.edgernn}"),
         ("machine", f"{machine.board or machine.cpu}, {machine.cores} cores, {machine.architecture}, {machine.system}"),
+        ("settings", json.dumps(dict(profile.settings))),
         ("conditions", json.dumps(profile.to_dict()["conditions"])),
     ]
     return table(["", ""], rows)

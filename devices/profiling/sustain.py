@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -64,17 +66,40 @@ def sustain(
     sensors: Sensors | None = None,
     minute_s: float = MINUTE_S,
 ) -> Sustained:
-    """Call `step` with 0, 1, … for so long, each when it is due, or back to back where there is no pace."""
+    """Call `step` with 0, 1, … for so long, each when it is due, or back to back where there is no pace.
+
+    Ctrl-C ends it before its time, and what was measured until then is the result.
+    """
     minutes: list[Minute] = []
+    stopped = False
     with sensors or Sensors() as sensed:
         begin = time.perf_counter()
         taken = _times(step, begin, begin + seconds, period_s)
-        while (now := time.perf_counter()) < begin + seconds:
-            end = min(begin + minute_s * (len(minutes) + 1), begin + seconds)
-            progress((now - begin) / seconds, f"minute {len(minutes) + 1} of {int(np.ceil(seconds / minute_s))}")
-            minutes.append(_minute(taken, now, end, sensed))
+        with contextlib.suppress(KeyboardInterrupt):
+            while not stopped and (now := time.perf_counter()) < begin + seconds:
+                end = min(begin + minute_s * (len(minutes) + 1), begin + seconds)
+                stage = f"minute {len(minutes) + 1} of {math.ceil(seconds / minute_s)}"
+                progress((now - begin) / seconds, stage + _last(minutes))
+                minute, stopped = _minute(taken, now, end, sensed)
+                if minute.steps:
+                    minutes.append(minute)
+        stopped = time.perf_counter() < begin + seconds
+    if not minutes:
+        raise KeyboardInterrupt
     progress(1.0, "minutes")
-    return Sustained(period_s is not None, tuple(minutes), *memory_slope(minutes))
+    return Sustained(period_s is not None, tuple(minutes), *memory_slope(minutes), stopped)
+
+
+def _last(minutes: Sequence[Minute]) -> str:
+    """Return the last minute in short: whoever waits for hours wants to see how it goes."""
+    if not minutes:
+        return ""
+    last = minutes[-1]
+    heat = "" if last.temperature_c is None else f", {last.temperature_c:.1f} °C"
+    return (
+        f" (the one before: p50 {last.p50_us:.1f}, p99 {last.p99_us:.1f}, p99.9 {last.p999_us:.1f} µs, "
+        f"{last.misses} misses, {last.memory_bytes / 1e6:.1f} MB{heat})"
+    )
 
 
 def _times(
@@ -94,19 +119,25 @@ def _times(
         index += 1
 
 
-def _minute(taken: Iterator[tuple[float, float, bool]], begin: float, end: float, sensors: Sensors) -> Minute:
-    histogram, misses, now = Histogram(), 0, begin
-    for now, us, late in taken:
-        histogram.add(us)
-        misses += late
-        if now >= end:
-            break
+def _minute(
+    taken: Iterator[tuple[float, float, bool]], begin: float, end: float, sensors: Sensors
+) -> tuple[Minute, bool]:
+    """Return a minute, and whether Ctrl-C ended it."""
+    histogram, misses, now, stopped = Histogram(), 0, begin, False
+    try:
+        for now, us, late in taken:
+            histogram.add(us)
+            misses += late
+            if now >= end:
+                break
+    except KeyboardInterrupt:
+        stopped = True
     readings = sensors.take()
     clocks = [vitals.clock_hz for vitals, _ in readings if vitals.clock_hz is not None]
     heats = [vitals.temperature_c for vitals, _ in readings if vitals.temperature_c is not None]
     watts = [power for _, power in readings if power is not None]
     bits = [vitals.throttled for vitals, _ in readings if vitals.throttled is not None]
-    return Minute(
+    minute = Minute(
         seconds=round(now - begin, 3),
         steps=histogram.count,
         misses=misses,
@@ -120,6 +151,7 @@ def _minute(taken: Iterator[tuple[float, float, bool]], begin: float, end: float
         throttled=int(np.bitwise_or.reduce(bits)) if bits else None,
         power_w=round(float(np.mean(watts)), 3) if watts else None,
     )
+    return minute, stopped
 
 
 def memory_slope(minutes: Sequence[Minute]) -> tuple[float | None, float | None]:

@@ -64,7 +64,8 @@ def tell_minutes(sustained: Sustained) -> str:
     first, last = _cells(sustained.minutes[0]), _cells(sustained.minutes[-1])
     beside = table(["", "first", "last"], [*zip(header[1:], first, last, strict=True)])
     pace = "at the stream's pace" if sustained.paced else "back to back"
-    return f"{table(header, rows)}\n\n{beside}\n\n{pace}; {slope}"
+    ended = "; stopped before its time" if sustained.stopped else ""
+    return f"{table(header, rows)}\n\n{beside}\n\n{pace}; {slope}{ended}"
 
 
 def _cells(minute: Minute) -> list[str]:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgernn.artifact import MANIFEST, Artifact, ModelFile
-from edgernn.devices.measure import Times, begin_example, measure, period_of
+from edgernn.devices.measure import (
+    DIFFERENT_FRAMES,
+    SEED,
+    WARM_UP_STEPS,
+    Times,
+    begin_example,
+    measure,
+    period_of,
+)
 from edgernn.devices.profiling.conditions import Background
 from edgernn.devices.profiling.operators import time_operators
 from edgernn.devices.profiling.rounds import Case, run_rounds
@@ -18,8 +27,10 @@ from edgernn.devices.runner import find_runtime, open_model, runtime_for
 from edgernn.measured import Sustained
 from edgernn.profile import Profile
 
-__all__ = ["Wanted", "facts_of", "measure_whole"]
+__all__ = ["Wanted", "facts_of", "measure_whole", "settings_of", "steps_of_a_round"]
 
+ENVIRONMENT = ("OMP_", "ORT_", "XNNPACK_", "MALLOC_", "LD_PRELOAD", "PYTHONMALLOC", "CUDA_VISIBLE")
+"""Variables that change how fast something runs begin like these."""
 Progress = Callable[[float, str], None]
 
 
@@ -45,8 +56,8 @@ def measure_whole(
     profile, times = measure(artifact, runtime, threads, wanted.steps, wanted.seconds, progress)
     name = runtime_for(runtime, artifact.programs.get("step", {}))
     model = artifact.model(find_runtime(name).format)
-    share = max(500, wanted.steps // max(1, wanted.rounds))
-    (rounds,) = run_rounds([Case(artifact.path, name, threads)], wanted.rounds, share, progress)
+    cases = [Case(artifact.path, name, threads)]
+    (rounds,) = run_rounds(cases, wanted.rounds, steps_of_a_round(wanted), progress)
     operators, remark = time_operators(model, name, threads) if wanted.operators else ((), "")
     sustained = None
     if wanted.sustain_s:
@@ -55,12 +66,33 @@ def measure_whole(
         profile,
         **facts_of(artifact, model, name),
         command=wanted.command,
+        settings=settings_of(wanted),
         rounds=rounds,
         operators=operators,
         remarks=(remark,) if remark else (),
         sustained=sustained,
         conditions=background.conditions(),
     ), times
+
+
+def steps_of_a_round(wanted: Wanted) -> int:
+    """Return how many steps a fresh process takes, so that all of them take about as many as are wanted."""
+    return max(500, wanted.steps // max(1, wanted.rounds))
+
+
+def settings_of(wanted: Wanted) -> dict[str, Any]:
+    """Return what decides a measurement beside the artifact, the runtime and the machine."""
+    return {
+        "seed": SEED,
+        "different_frames": DIFFERENT_FRAMES,
+        "warm_up_steps": WARM_UP_STEPS,
+        "steps": wanted.steps,
+        "paced_seconds": wanted.seconds,
+        "rounds": wanted.rounds,
+        "steps_a_round": steps_of_a_round(wanted),
+        "sustain_seconds": wanted.sustain_s,
+        "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(ENVIRONMENT)},
+    }
 
 
 def facts_of(artifact: Artifact, model: ModelFile, runtime: str) -> dict[str, Any]:

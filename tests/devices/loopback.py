@@ -49,10 +49,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def board(folder: Path, environment: str = "") -> Iterator[Board]:
+def board(folder: Path, environment: str = "", scratch: Path | None = None) -> Iterator[Board]:
     """Start a server whose programs see TMPDIR and, where given, other variables."""
-    scratch = folder / "scratch"
-    scratch.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = scratch or folder / "scratch"
+    scratch.mkdir(exist_ok=True)
     for name in ("host", "id"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     port = free_port()

@@ -186,6 +186,23 @@ def test_minutes_hold_what_the_sensors_said(tmp_path: Path) -> None:
     assert (first.temperature_c, first.throttled, first.clock_mhz, first.power_w) == (61.0, 4, 1500.0, 3.5)
 
 
+def test_control_c_ends_minutes_and_keeps_them() -> None:
+    def step(index: int) -> None:
+        if index == 30:
+            raise KeyboardInterrupt
+
+    found = sustain(step, 60, 0.005, minute_s=0.1)
+    assert found.stopped
+    assert sum(minute.steps for minute in found.minutes) == 30
+    assert found.minutes[-1].seconds < 0.1, "the last one is what there was of it"
+
+    def at_once(index: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sustain(at_once, 60, None)
+
+
 def test_power_of_a_jetson_and_of_a_plain_sensor(tmp_path: Path) -> None:
     assert read_power_w(tmp_path) is None
     jetson = tmp_path / "sys/class/hwmon/hwmon3"
