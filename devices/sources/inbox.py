@@ -125,6 +125,9 @@ class InboxSource:
         else:
             self._inbox.end()
 
+    def _wake(self) -> None:
+        """Have `receive` look whether it is closed, if there is a way."""
+
     def __iter__(self) -> Iterator[Chunk]:
         return iter(self._inbox)
 
@@ -132,5 +135,7 @@ class InboxSource:
         """Stop receiving, and end the iteration, also from another thread."""
         self._closed.set()
         self._inbox.close()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(JOIN_S)
+        self._wake()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(JOIN_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,10 @@ class SerialSource(InboxSource):
                 if splitter.too_long:
                     self._inbox.note("malformed", splitter.too_long, splitter.too_long)
                     splitter.too_long = 0
+
+    def _wake(self) -> None:
+        with contextlib.suppress(Exception):  # of a device that is gone
+            self._port.cancel_read()
 
     def _take(self, line: bytes) -> None:
         if not (line := line.strip()) or line.startswith(b"#"):

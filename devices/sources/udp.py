@@ -23,7 +23,7 @@ from edgernn.errors import AudioError, UsageError
 __all__ = ["Address", "UdpOptions", "UdpSource"]
 
 QUEUE_S = 5.0  # how far the reader may fall behind before sound is dropped
-LOOK_S = 0.2
+LOOK_S = 0.05
 FRESH_S = 1.0  # without a datagram from its sender for so long, another one may take its place
 MOST_BYTES = 65536
 KERNEL_BYTES = 1 << 20

@@ -16,6 +16,7 @@ from edgernn.stream import Chunk, Source
 __all__ = ["check_source"]
 
 CLOSE_S = 1.0
+BROKEN_CLOSE_S = 5.0
 QUIET_S = 0.3  # how long is looked whether a source notices that its other side is gone
 
 
@@ -37,7 +38,8 @@ def check_source(
     `give` makes the other side give a little, and returns how many samples or frames that is; without it, the source
     has some of its own. With a `flood` of so many gifts while nobody reads, each sample or frame is got or counted as
     lost, and at most `most` are kept. With `break_` and `mend`, which take the other side away and bring it back: the
-    source says so (`SourceError`) or waits, and delivers again within `within_s`; if it failed, a new one does.
+    source says so (`SourceError`) or waits, and delivers again within `within_s`; if it failed, a new one does. It can
+    also be closed meanwhile.
 
     >>> from edgernn.testing import ArraySource
     >>> check_source(lambda: ArraySource(np.zeros(640, np.float32)))
@@ -51,6 +53,7 @@ def check_source(
     if break_ and mend:
         for _ in range(2):
             check.fault(break_, mend)
+        check.closes_while_broken(break_, mend)
 
 
 class _Reader:
@@ -188,6 +191,18 @@ class _Check:
                 self._give()
             reader.wait(lambda reader=reader, before=before: reader.got > before, 0.1)  # type: ignore[misc]
         self.close(source)
+
+    def closes_while_broken(self, break_: Callable[[], object], mend: Callable[[], object]) -> None:
+        source = self.open()
+        reader = _Reader(source)
+        self.read(reader, 1)
+        break_()
+        begin = time.monotonic()
+        self.close(source)
+        took_s = time.monotonic() - begin
+        assert reader.wait(lambda: reader.ended, CLOSE_S), "its other side is gone, and its reader waits though closed"
+        mend()
+        assert took_s < BROKEN_CLOSE_S, f"its other side is gone, and closing it takes {took_s:.1f} s"
 
     def try_to_open(self) -> None:
         """Open it while its other side is gone, which may be refused."""

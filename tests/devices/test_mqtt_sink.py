@@ -23,7 +23,6 @@ from edgernn.devices.sinks import open_sink, sink_opener
 from edgernn.devices.sinks.home_assistant import discovery_payload, discovery_topic
 from edgernn.errors import RefusedError, SinkError
 from edgernn.events import Keyword, Message, Stamp
-from edgernn.testing import check_sink
 from tests.devices.mosquitto import Listener, Mosquitto, needs_mosquitto, until
 
 STAMP = Stamp()
@@ -50,28 +49,6 @@ def listener(broker: Mosquitto) -> Iterator[Listener]:
 
 
 pytestmark = [pytest.mark.slow, needs_mosquitto]
-
-
-@pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_it_passes_the_checks(broker: Mosquitto, tls: bool, protocol: str) -> None:
-    topic = f"checks-{tls}-{protocol}"
-    listener = Listener(broker, f"{topic}/event")
-    uri = broker.uri(topic, tls) + f"?protocol={protocol}&timeout=2"
-
-    def received() -> list[Message]:
-        time.sleep(0.05)  # the broker has it; then it goes on to the listener
-        until(lambda: listener.client.is_connected())
-        return [Message.from_json(line) for line in listener.payloads(f"{topic}/event")]
-
-    def start() -> None:
-        broker.start()
-        before = listener.subscribed
-        until(lambda: listener.subscribed > before)
-
-    table = ANNA | ({"ca": str(broker.certificates.ca)} if tls else {})
-    check_sink(lambda: open_sink(uri, table), received, broker.kill, start)
-    listener.close()
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")  # Paho leaves it to the garbage collector

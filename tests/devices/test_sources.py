@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +20,7 @@ from edgernn.devices.sources.resample import Resampler
 from edgernn.devices.sources.stdin import StdinSource
 from edgernn.errors import AudioError, MissingDependencyError, UsageError
 from edgernn.stream import Source
-from edgernn.testing import check_source
+from tests.devices.stand_ins import sounddevice_of
 
 
 def tone(rate_hz: int, seconds: float) -> np.ndarray:
@@ -47,16 +46,6 @@ def everything(source: Source) -> np.ndarray:
 
 def stdin_of(data: bytes, rate_hz: int = 16000, input_hz: int = 16000) -> StdinSource:
     return StdinSource(rate_hz, input_hz, io.BufferedReader(io.BytesIO(data)))
-
-
-def test_sources_pass_the_checks(recording: Path, fake_sounddevice: SimpleNamespace) -> None:
-    openers: list[Callable[[], Source]] = [
-        lambda: FileSource(recording, 16000, fast=True),
-        lambda: stdin_of(pcm(tone(16000, 0.1))),
-        lambda: MicrophoneSource("", 16000),
-    ]
-    for open_one in openers:
-        check_source(open_one, limit=10)
 
 
 def test_file_gives_the_recording_resampled(recording: Path) -> None:
@@ -147,67 +136,9 @@ def test_resampler_refuses_a_rate_of_zero_and_names_its_extra(monkeypatch: pytes
     assert Resampler(8000, 8000).push(np.ones(3, np.float32)).tolist() == [1, 1, 1]
 
 
-class PortAudioError(Exception):
-    pass
-
-
-class FakeStream:
-    """Calls back from a thread of its own, as PortAudio does, with blocks that count up."""
-
-    def __init__(self, hub: SimpleNamespace, callback: Any, blocksize: int, samplerate: int, **_: Any) -> None:
-        self.active, self._hub, self._callback = True, hub, callback
-        self._size, self._rate = blocksize, samplerate
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self.closed = False
-        hub.streams.append(self)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def _work(self) -> None:
-        clock = 1.0
-        for number in range(self._hub.blocks):
-            skipped = self._hub.overflows.get(number, 0)
-            clock += skipped / self._rate
-            block = np.full((self._size, 1), number / 1000, np.float32)
-            times = SimpleNamespace(inputBufferAdcTime=clock)
-            self._callback(block, self._size, times, SimpleNamespace(input_overflow=skipped > 0))
-            block[...] = np.nan  # PortAudio uses its memory again
-            clock += self._size / self._rate
-        self.active = not self._hub.unplugged
-
-    def abort(self) -> None:
-        self.active = False
-
-    def close(self) -> None:
-        self.closed = True
-
-
 @pytest.fixture
 def fake_sounddevice(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    hub = SimpleNamespace(
-        blocks=20, overflows={}, unplugged=False, rates={16000, 48000}, streams=[], PortAudioError=PortAudioError,
-        begun=[],
-    )  # fmt: skip
-    hub._terminate, hub._initialize = lambda: hub.begun.append("end"), lambda: hub.begun.append("begin")
-    devices = [
-        {"name": "HDMI", "max_input_channels": 0, "default_samplerate": 44100.0},
-        {"name": "USB mic", "max_input_channels": 1, "default_samplerate": 48000.0},
-    ]
-
-    def query_devices(device: Any = None, kind: str | None = None) -> Any:
-        if kind is None:
-            return devices
-        if device in (None, 1, "USB"):
-            return devices[1]
-        raise ValueError(f"No input device matching {device!r}")
-
-    def check_input_settings(device: Any, channels: int, dtype: str, samplerate: int) -> None:
-        if samplerate not in hub.rates:
-            raise PortAudioError("Invalid sample rate")
-
-    hub.query_devices, hub.check_input_settings = query_devices, check_input_settings
-    hub.InputStream = lambda **options: FakeStream(hub, **options)
+    hub = sounddevice_of()
     monkeypatch.setitem(sys.modules, "sounddevice", hub)
     monkeypatch.setattr(microphone, "_portaudio", microphone._PortAudio())
     return hub
@@ -264,7 +195,7 @@ def test_microphone_without_the_rate_is_resampled(fake_sounddevice: SimpleNamesp
 
 
 def test_unplugged_microphone_is_an_error(fake_sounddevice: SimpleNamespace) -> None:
-    fake_sounddevice.unplugged = True
+    fake_sounddevice.unplugs_at_end = True
     with pytest.raises(AudioError, match="still plugged in"):
         list(MicrophoneSource("", 16000))
 
