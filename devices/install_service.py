@@ -7,6 +7,7 @@ sudo edgernn install-service edge.toml
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
@@ -20,6 +21,12 @@ from edgernn.devices.daemon.unit import MARK, unit_text
 from edgernn.errors import FailureError, UsageError
 
 __all__ = ["install", "main", "uninstall"]
+
+REFUSALS = {  # settings of the kernel: the value with which a user has no namespaces
+    "kernel/apparmor_restrict_unprivileged_userns": "1",  # Ubuntu, from 24.04 on
+    "kernel/unprivileged_userns_clone": "0",
+    "user/max_user_namespaces": "0",
+}
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -38,6 +45,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         print(text, end="")
         return 0
     check(config)
+    if options.user:
+        _check_namespaces(Path("/proc/sys"))
     install(unit, text, options.user)
     return 0
 
@@ -77,6 +86,17 @@ def uninstall(unit: Path, user: bool) -> None:
     print(f"{unit} is taken away; what waited for sinks stays in the state folder", file=sys.stderr)
 
 
+def _check_namespaces(settings: Path) -> None:
+    """Raise `FailureError` where users have no namespaces, in which their units are fenced in."""
+    for name, refuses in REFUSALS.items():
+        with contextlib.suppress(OSError):
+            if (settings / name).read_text().strip() == refuses:
+                raise FailureError(
+                    f"a user's service cannot be fenced in here, since {name.replace('/', '.')} is {refuses}: "
+                    "install it for the system, with sudo and without --user, or change that (sysctl)"
+                )
+
+
 def _check_ours(unit: Path) -> None:
     if unit.exists() and not unit.read_text(encoding="utf-8", errors="replace").startswith(MARK):
         raise UsageError(f"{unit} was not written by edgernn install-service: choose another --name")
@@ -113,7 +133,8 @@ def _systemctl(user: bool, *words: str) -> bool:
 def _must(user: bool, *words: str) -> None:
     if not _systemctl(user, *words):
         name = words[-1]
-        raise FailureError(f"{' '.join([*_command(user), *words])} failed: see journalctl -u {name}")
+        journal = f"journalctl {'--user ' if user else ''}-u {name}"
+        raise FailureError(f"{' '.join([*_command(user), *words])} failed: see {journal}")
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -122,7 +143,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("config", nargs="?", help="configuration of edgernn serve")
-    add("--user", action="store_true", help="for your own systemd, without root; less hardened")
+    add("--user", action="store_true", help="for your own systemd, without root")
     add("--name", default="edgernn", help="name of the service (default: edgernn)")
     add("--print", action="store_true", help="print the unit, and change nothing")
     add("--uninstall", action="store_true", help="stop the service and take its unit away")

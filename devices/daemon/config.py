@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from edgernn.devices.daemon.fields import (
     Address,
@@ -47,6 +47,7 @@ from edgernn.devices.daemon.fields import (
 from edgernn.devices.daemon.layers import Layers, read_file_layer, value_of
 from edgernn.devices.decoders import DecoderSpec, read_decoder
 from edgernn.devices.runner import CHOICES, RUNTIMES
+from edgernn.devices.secret import Secret
 from edgernn.errors import UsageError
 from edgernn.sensor_stream import HOLD_FRAMES
 
@@ -83,6 +84,9 @@ class SinkConfig:
     """Its key in `[sink]`; for one that stands in a pipeline itself, the URI without a password."""
     uri: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Part = TypeVar("Part", SourceConfig, SinkConfig)
 
 
 def _source(value: Any) -> SourceConfig:
@@ -315,14 +319,15 @@ def _config(layers: Layers, folder: Path, problems: Problems) -> Config:
         name: fill(kind, layers, (name,), problems) if name in wanted else None for name, kind in SECTIONS.items()
     }
     sections["store"] = _keys_from(folder, sections["store"])
-    sinks = {name: _sink(layers, name, problems) for name in _tables(layers, "sink", problems)}
+    sinks = {name: _beside(folder, _sink(layers, name, problems)) for name in _tables(layers, "sink", problems)}
     pipelines = {}
     for name in _tables(layers, "pipeline", problems):
         pipeline = fill(PipelineConfig, layers, ("pipeline", name), problems, name=name)
         place = layers.place(("pipeline", name, "sinks"))
         names = [_sink_of(uri, sinks, place, problems) for uri in pipeline.sinks]
         artifact = pipeline.artifact and folder / pipeline.artifact
-        pipelines[name] = replace(pipeline, artifact=artifact, sinks=tuple(dict.fromkeys(names)))
+        source = pipeline.source and _beside(folder, pipeline.source)  # None where something is wrong with it
+        pipelines[name] = replace(pipeline, artifact=artifact, source=source, sinks=tuple(dict.fromkeys(names)))
     if "wake" in wanted:
         sections["wake"] = _wake(sections["wake"], sinks, folder, layers.place(("wake", "sinks")), problems)
     if not pipelines and "wake" not in wanted:
@@ -333,6 +338,17 @@ def _config(layers: Layers, folder: Path, problems: Problems) -> Config:
         problems.add(layers.place((name,)), unknown((name,), dict.fromkeys([*readers(Config), *SECTIONS, *NAMED])))
         del top[name]
     return fill(Config, rest, (), problems, pipelines=pipelines, sinks=sinks, **sections)
+
+
+def _beside(folder: Path, part: Part) -> Part:
+    """Return a source or a sink whose files of secrets are where the configuration's folder has them."""
+    options = {
+        name: Secret("file", str(folder / Path(value.where).expanduser()))
+        if isinstance(value, Secret) and value.kind == "file"
+        else value
+        for name, value in part.options.items()
+    }
+    return replace(part, options=options)
 
 
 def _wake(wake: WakeConfig, sinks: dict[str, SinkConfig], folder: Path, place: str, problems: Problems) -> WakeConfig:

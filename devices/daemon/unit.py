@@ -1,35 +1,50 @@
-"""The systemd unit of a configuration: what the daemon needs is allowed, everything else is not."""
+"""The systemd unit of a configuration: what the daemon needs is allowed, everything else is not.
+
+A user's unit is fenced in like the system's, in a user namespace of its own: systemd 252 and later were seen to do so.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import edgernn
-from edgernn.devices.daemon.config import Config, SinkConfig, SourceConfig
-from edgernn.devices.secret import Secret
+from edgernn.devices.daemon.config import Config
+from edgernn.devices.daemon.reach import (
+    check_readable,
+    hidden,
+    in_view,
+    read_paths,
+    schemes,
+    secrets,
+    sources_of,
+    written_folders,
+)
 from edgernn.errors import UsageError
 
 __all__ = ["MARK", "unit_text"]
 
 MARK = "# Written by edgernn install-service; edgernn install-service --uninstall takes it away.\n"
-PRIVATE = ("/home", "/root", "/run/user")  # ProtectHome=tmpfs hides them
-TEMPORARY = ("/tmp", "/var/tmp")  # PrivateTmp= has others there
 LOCAL = (
-    "text", "json", "file", "folder", "stdin", "mic", "csv", "iio", "serial", "camera", "sqlite", "unix", "command",
+    "text", "json", "file", "folder", "stdin", "mic", "csv", "iio", "serial", "camera", "picamera2", "sqlite", "unix",
+    "command",
 )  # fmt: skip
 DEVICES = {  # source: device classes of the kernel, and the group that may open them
     "mic": (("char-alsa",), "audio"),
     "serial": (("char-ttyUSB", "char-ttyACM", "char-ttyS", "char-ttyAMA"), "dialout"),
     "camera": (("char-video4linux", "char-media"), "video"),
+    "picamera2": (("char-video4linux", "char-media", "char-dma_heap"), "video"),
 }
+ACCELERATOR = (("char-nv*", "char-drm"), "video")
+SOUND_SERVERS = ("%t/pulse", "%t/pipewire-0")
 
+# Not ProcSubset=pid: the runtimes choose their kernels by /proc/cpuinfo.
 COMMON = """\
 NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
 LockPersonality=yes
 RestrictNamespaces=yes
 RestrictRealtime=yes
@@ -38,16 +53,7 @@ SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
 SystemCallErrorNumber=EPERM
-UMask=0077
-"""
-
-# Not ProcSubset=pid: the runtimes choose their kernels by /proc/cpuinfo.
-SYSTEM = """\
-DynamicUser=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
 ProtectSystem=strict
-ProtectHome=tmpfs
 ProtectProc=invisible
 ProtectClock=yes
 ProtectHostname=yes
@@ -57,8 +63,14 @@ ProtectKernelTunables=yes
 ProtectControlGroups=yes
 PrivateTmp=yes
 PrivateUsers=yes
-RemoveIPC=yes
 KeyringMode=private
+UMask=0077
+"""
+
+SYSTEM = """\
+DynamicUser=yes
+ProtectHome=tmpfs
+RemoveIPC=yes
 DevicePolicy=closed
 """
 
@@ -68,12 +80,17 @@ def unit_text(file: Path, config: Config, program: Path, name: str, user: bool) 
 
     Raises `UsageError` for what the service could not read or write.
     """
-    if config.state is not None and not user:
-        raise UsageError(f"a service keeps its state in /var/lib/{name}: leave the key 'state' out of {file}")
+    if config.state is not None:
+        place = "~/.config or ~/.local/state" if user else "/var/lib"
+        raise UsageError(f"a service keeps its state in {place}/{name}: leave the key 'state' out of {file}")
+    paths = sorted({path.resolve() for path in read_paths(file, config, program)})
+    for path in paths:
+        check_readable(path, user)
+    shown = in_view(paths, file, config)
     lines = [
         "[Unit]",
-        f"Description=EdgeRNN: {', '.join(config.pipelines)}",
-        "After=sound.target" if user else "After=network.target sound.target",
+        f"Description=EdgeRNN: {', '.join([*config.pipelines, *(['wake words'] if config.wake else [])])}",
+        f"After={' '.join(_after(config, user))}",
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
@@ -88,10 +105,11 @@ def unit_text(file: Path, config: Config, program: Path, name: str, user: bool) 
         "RestartSec=1",
         "RestartPreventExitStatus=2",
         "TasksMax=128",
-        *(f"LoadCredential={secret}:/etc/credstore/{secret}" for secret in _credentials(config)),
+        *(f"LoadCredential={secret}:%E/credstore/{secret}" for secret in secrets(config, "credential")),
         *COMMON.splitlines(),
-        *_network(config),
-        *([] if user else _system(file, config, program)),
+        *_network(config, user),
+        *_devices(config, user),
+        *(_home(config, shown, name) if user else _system(config, shown, name)),
         "",
         "[Install]",
         f"WantedBy={'default.target' if user else 'multi-user.target'}",
@@ -99,24 +117,63 @@ def unit_text(file: Path, config: Config, program: Path, name: str, user: bool) 
     return MARK + "\n".join(lines) + "\n"
 
 
-def _system(file: Path, config: Config, program: Path) -> Iterator[str]:
+def _after(config: Config, user: bool) -> list[str]:
+    if user:
+        return ["pipewire.socket", "pipewire-pulse.socket", "pulseaudio.socket"]
+    return ["network.target", "sound.target"]
+
+
+def _system(config: Config, shown: list[Path], name: str) -> Iterator[str]:
     yield from SYSTEM.splitlines()
-    needed = {scheme: DEVICES[scheme] for scheme in _schemes(_sources(config)) if scheme in DEVICES}
+    for folder in written_folders(config):
+        raise UsageError(
+            f"a service writes to /var/lib/{name} alone, and a sink writes to {folder}: name it by a relative path, "
+            "which is in there"
+        )
+    for file in secrets(config, "file"):
+        raise UsageError(
+            f"the secret {file} would have to be readable by everybody, since a service has a user of its own: move it "
+            f'to /etc/credstore/NAME, and name it {{ credential = "NAME" }}'
+        )
+    yield from (f"BindReadOnlyPaths={_quoted(path)}" for path in shown)
+
+
+def _home(config: Config, shown: list[Path], name: str) -> Iterator[str]:
+    """Show of a home what is needed, and nothing else, such as keys or the socket of the session's own systemd."""
+    files = sorted({Path(file).resolve() for file in secrets(config, "file")})
+    for file in files:
+        check_readable(file, True)
+    folders = written_folders(config)
+    yield from (f"ReadWritePaths={_quoted(folder)}" for folder in folders if not hidden(folder))
+    if "command" in schemes(config.sinks.values()):  # of anyone's: it may need the session, and what is in its home
+        yield "ProtectHome=read-only"
+        yield from (f"ReadWritePaths={_quoted(folder)}" for folder in folders if hidden(folder))
+        return
+    yield "ProtectHome=tmpfs"
+    yield f"BindPaths=%S/{name}"
+    yield "BindReadOnlyPaths=%t/systemd/notify"
+    yield from (f"BindPaths={_quoted(folder)}" for folder in folders if hidden(folder))
+    yield from (f"BindReadOnlyPaths={_quoted(path)}" for path in [*shown, *filter(hidden, files)])
+    if "mic" in schemes(sources_of(config)):
+        yield from (f"BindReadOnlyPaths=-{path}" for path in SOUND_SERVERS)
+
+
+def _devices(config: Config, user: bool) -> Iterator[str]:
+    found = schemes(sources_of(config))
+    needed = [DEVICES[scheme] for scheme in found if scheme in DEVICES]
+    accelerated = any(pipeline.provider not in (None, "cpu") for pipeline in config.pipelines.values())
+    needed += [ACCELERATOR] if accelerated else []
     if not needed:
         yield "PrivateDevices=yes"
-    for classes, group in needed.values():
+    for classes, group in [] if user else needed:  # a user's systemd cannot tell devices apart
         yield from (f"DeviceAllow={device} rw" for device in classes)
         yield f"SupplementaryGroups={group}"
-    if "mic" not in needed:  # PortAudio's callback is machine code that cffi makes
+    if "mic" not in found and not accelerated:  # PortAudio's callback is machine code that cffi makes
         yield "MemoryDenyWriteExecute=yes"
-    paths = sorted({path.resolve() for path in _paths(file, config, program)})
-    for path in paths:
-        _check_readable(path)
-    yield from (f"BindReadOnlyPaths={_quoted(path)}" for path in paths if _hidden(path))
 
 
-def _network(config: Config) -> Iterator[str]:
-    remote = {scheme for scheme in _schemes([*_sources(config), *config.sinks.values()]) if scheme not in LOCAL}
+def _network(config: Config, user: bool = False) -> Iterator[str]:
+    remote = {scheme for scheme in schemes([*sources_of(config), *config.sinks.values()]) if scheme not in LOCAL}
     hosts = [config.http.listen.host] if config.http else []
     hosts += [str(urlsplit(config.wake.listen).hostname)] if config.wake else []
     if not remote and not hosts:
@@ -125,58 +182,9 @@ def _network(config: Config) -> Iterator[str]:
         return
     announce = config.wake is not None and config.wake.announce  # it asks the kernel for the machine's addresses
     yield f"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6{' AF_NETLINK' if announce else ''}"
-    if not remote and all(host in ("127.0.0.1", "::1", "localhost") for host in hosts):
-        yield "IPAddressDeny=any"
+    if not user and not remote and all(host in ("127.0.0.1", "::1", "localhost") for host in hosts):
+        yield "IPAddressDeny=any"  # which a user's systemd has no right to
         yield "IPAddressAllow=localhost"
-
-
-def _sources(config: Config) -> list[SourceConfig]:
-    return [pipeline.source for pipeline in config.pipelines.values()]
-
-
-def _schemes(parts: Iterable[SourceConfig | SinkConfig]) -> list[str]:
-    """Return the schemes in use, each once; what has none is a file, or standard input or output."""
-    found = (re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", part.uri) for part in parts)
-    return list(dict.fromkeys(match[1].lower() if match else "file" for match in found))
-
-
-def _credentials(config: Config) -> list[str]:
-    parts: list[SourceConfig | SinkConfig] = [*_sources(config), *config.sinks.values()]
-    values = (value for part in parts for value in part.options.values())
-    return sorted({value.where for value in values if isinstance(value, Secret) and value.kind == "credential"})
-
-
-def _paths(file: Path, config: Config, program: Path) -> Iterator[Path]:
-    """Yield what the daemon reads, apart from the system's own files."""
-    yield from (file, program, Path(sys.prefix), Path(sys.base_prefix))
-    yield Path(edgernn.__file__).resolve().parent.parent
-    yield from config.wake.artifact if config.wake else ()
-    yield from (Path(key) for key in config.store.trusted_keys if not key.startswith("ssh-"))
-    for pipeline in config.pipelines.values():
-        yield pipeline.artifact
-        if _schemes([pipeline.source])[0] in ("file", "folder", "csv"):
-            yield from _absolute(re.sub("^(file|folder|csv):(//)?", "", pipeline.source.uri))
-
-
-def _absolute(text: str) -> list[Path]:
-    """Return a path that does not depend on the folder the service runs in, which is its own."""
-    return [Path(text)] if Path(text).is_absolute() else []
-
-
-def _hidden(path: Path) -> bool:
-    """Tell whether a path must be shown in what is else an empty home."""
-    return any(path.is_relative_to(home) for home in PRIVATE)
-
-
-def _check_readable(path: Path) -> None:
-    """Raise `UsageError` where the service's own user, who is nobody else, could not read."""
-    if any(path.is_relative_to(folder) for folder in TEMPORARY):
-        raise UsageError(f"{path} is a temporary file, which a service does not see: move it, to /etc/edgernn for one")
-    above = [] if _hidden(path) else list(path.parents)
-    for part in [path, *above]:
-        wanted = 0o001 if part in above else 0o005 if part.is_dir() else 0o004
-        if part.exists() and part.stat().st_mode & wanted != wanted:
-            raise UsageError(f"the service's own user cannot read {part}: chmod o+rX '{part}', or move {path}")
 
 
 def _quoted(path: Path) -> str:
