@@ -1,19 +1,14 @@
-"""What makes events of an artifact's outputs: its own decoder, or one that is named.
-
-alarm:WATCH?threshold=X          an alarm (release, below, duration_ms, refractory_ms, name)
-keyword:?threshold=X             words (activation, smoothing_ms, refractory_ms, ignore)
-"""
+"""What makes events of an artifact's outputs: its own decoder, or one that is named (`edgernn.decode.spec`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
-from urllib.parse import parse_qsl
 
 from edgernn.artifact import Artifact
 from edgernn.decode.alarm import AlarmDecoder, AlarmSpec, open_scorer
 from edgernn.decode.keyword import KeywordDecoder, KeywordSpec
+from edgernn.decode.spec import SCHEMES, DecoderSpec, decoder_from_dict, read_decoder
 from edgernn.errors import ArtifactError, UsageError
 from edgernn.spec import StreamSpec
 from edgernn.stream import Decoder, Scorer
@@ -23,13 +18,6 @@ __all__ = [
     "with_threshold",
 ]  # fmt: skip
 
-DecoderSpec = KeywordSpec | AlarmSpec
-KINDS: Mapping[str, type[KeywordSpec] | type[AlarmSpec]] = {"keyword": KeywordSpec, "alarm": AlarmSpec}
-SCHEMES = {
-    "alarm:WATCH?threshold=X": "WATCH is a label, an output, or 'distance' of output and input (release, below, …)",
-    "keyword:?threshold=X": "words, or other labels (activation, smoothing_ms, refractory_ms, ignore)",
-}
-
 
 def decoder_spec_of(artifact: Artifact) -> DecoderSpec:
     """Return the decoder's parameters as they stand in the manifest; raise `ArtifactError` if there is none."""
@@ -38,42 +26,7 @@ def decoder_spec_of(artifact: Artifact) -> DecoderSpec:
             f"{artifact.path} has no decoder: nothing says what its outputs mean; name one, as in "
             "--decoder 'alarm:distance?threshold=0.5'"
         )
-    return _from_dict(artifact.decoder)
-
-
-def read_decoder(given: str | Mapping[str, Any]) -> DecoderSpec:
-    """Read a decoder as a configuration or a command line names it; raise `UsageError` if it is none."""
-    if isinstance(given, str):
-        kind, _, rest = given.partition(":")
-        watch, _, query = rest.partition("?")
-        values = {name: _value(text) for name, text in parse_qsl(query, keep_blank_values=True)}
-        if kind == "alarm" and watch:
-            values["watch"] = watch
-        if "ignore" in values:
-            values["ignore"] = str(values["ignore"]).split(",")
-        for name in {"name", "watch"} & set(values):
-            values[name] = str(values[name])
-        given = {"kind": kind, **values}
-    try:
-        return _from_dict(given)
-    except ArtifactError as error:
-        raise UsageError(f"the decoder cannot be used: {error}") from error
-
-
-def _value(text: str) -> Any:
-    if text in ("true", "false", ""):
-        return text != "false"
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _from_dict(values: Mapping[str, Any]) -> DecoderSpec:
-    kind = str(values.get("kind"))
-    if kind not in KINDS:
-        raise ArtifactError(f"there is no decoder of the kind {kind!r}; there are: {', '.join(KINDS)}")
-    return KINDS[kind].from_dict(values)
+    return decoder_from_dict(artifact.decoder)
 
 
 def with_threshold(spec: DecoderSpec, threshold: float | Mapping[str, float], labels: tuple[str, ...]) -> DecoderSpec:
@@ -104,7 +57,9 @@ def open_decoder(
         return AlarmDecoder(spec, row_seconds(stream, input_hz, scorer.output)), scorer
     outputs = stream.outputs[0].shape[-1]
     if outputs != len(artifact.labels):
-        raise ArtifactError(f"{artifact.path} has {len(artifact.labels)} labels for {outputs} outputs: convert again")
+        raise ArtifactError(
+            f"{artifact.path} has {len(artifact.labels)} labels for {outputs} outputs: convert again, with --labels"
+        )
     return KeywordDecoder(spec, artifact.labels, row_seconds(stream, input_hz)), None
 
 

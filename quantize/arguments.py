@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgernn.decode.spec import SCHEMES as SCHEMES_OF_DECODERS
 from edgernn.quantize.options import DEFAULT_SCHEME
 from edgernn.quantize.schemes import SCHEMES
 from edgernn.quantize.target import CPU, FLOORS, TARGETS
@@ -75,6 +76,7 @@ def parser_of(prog: str) -> argparse.ArgumentParser:
         help="largest error allowed, as a share of the output's "
         "standard deviation where that is above one; least SNR; loss of dev accuracy (default: by scheme)",
     )
+    _add_meaning(parser.add_argument_group("what its outputs mean (a training run says it itself)"))
     _add_target(parser.add_argument_group("what TFLite files are for"))
     _add_shape(parser.add_argument_group("how a step is shaped"))
     _add_bounds(
@@ -107,6 +109,17 @@ def parser_of(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
     parser.add_argument("--list-layers", action=_ListLayers, help="print the layers and operators that have a rule")
     return parser
+
+
+def _add_meaning(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--labels", metavar="A,B,…|FILE", help="names of the output's values; or a file, one a line")
+    group.add_argument(
+        "--decoder",
+        metavar="URI",
+        help="what edgernn run and serve make events with, unless they are told otherwise: "
+        + "; ".join(f"{scheme}: {about}" for scheme, about in SCHEMES_OF_DECODERS.items()),
+    )
+    group.add_argument("--frame-rate", type=float, metavar="HZ", help="how many frames a second the model takes")
 
 
 def _add_target(group: argparse._ArgumentGroup) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def _convert(request: Request, progress: Progress) -> Artifact:
     from edgernn.quantize.source import load_source
 
     source = load_source(request.model, request.choices, request.contexts)
+    source = replace(source, facts={**source.facts, **request.meaning.facts})
     if request.embed_frontend:
         source = embedded(source)
     if request.goal is None:

@@ -14,6 +14,7 @@ from edgernn import __version__
 from edgernn.approximation import Approximation
 from edgernn.artifact import Artifact, check_target, write_artifact
 from edgernn.certificate import CERTIFICATE
+from edgernn.decode.spec import check_decoder, decoder_from_dict
 from edgernn.endless import unbounded
 from edgernn.errors import ConversionError
 from edgernn.quantize.calibrate import Ranges, observe
@@ -143,6 +144,8 @@ def prepare(source: Source, options: Options, say: Say) -> Prepared:
     for remark in source.remarks:
         say(remark)
     step = source.step(options.frames_per_step, options.batch, options.bounds)
+    if source.facts.get("decoder"):
+        check_decoder(decoder_from_dict(source.facts["decoder"]), step.spec(), source.facts.get("labels") or ())
     kept = replace(step, model=simplify(step.model))
     taken_apart = replace(step, model=simplify(decompose_cells(step.model, rolled=True)))
     say(f"step graph: {step.frames_per_step} frames a step{_of_streams(step.batch)}, {len(step.states)} states")

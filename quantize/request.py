@@ -14,6 +14,7 @@ from edgernn.errors import UsageError
 from edgernn.files import check_there
 from edgernn.quantize.bounds import EXACT, MOST_AT_ONCE, read_bounds
 from edgernn.quantize.contexts import Asked, read_contexts
+from edgernn.quantize.meaning import Meaning, read_meaning
 from edgernn.quantize.model_path import check_model, is_graph
 from edgernn.quantize.onnx_choices import OnnxChoices
 from edgernn.quantize.options import DEFAULT_SCHEME, EXAMPLES, FORMATS, Options, check_options, read_goal
@@ -46,6 +47,8 @@ class Request:
     """The one that was asked for, for all schemes alike."""
     embed_frontend: bool = False
     picture: Path | None = None
+    meaning: Meaning = field(default_factory=Meaning)
+    """What is said of its outputs."""
 
 
 def read_request(words: argparse.Namespace) -> Request:
@@ -79,6 +82,7 @@ def read_request(words: argparse.Namespace) -> Request:
     return Request(
         words.model, words.output, options, choices, read_contexts(words.context), goal, schemes,
         options.tolerance if words.tolerance else None, words.embed_frontend, words.picture,
+        read_meaning(words.model, words.labels, words.decoder, words.frame_rate),
     )  # fmt: skip
 
 

@@ -52,6 +52,36 @@ def test_the_artifact_opens_and_says_where_it_is_from(converted: Path, model: Pa
     assert str(model.parent) not in (converted / "manifest.json").read_text(), "no path of this machine travels"
 
 
+def test_what_its_outputs_mean_is_in_the_artifact(
+    model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "labels.txt").write_text("off\non\nunknown\n")
+    said = ["--labels", tmp_path / "labels.txt", "--decoder", "keyword:?threshold=0.8&activation=none"]
+    target, frames = tmp_path / "meant", tmp_path / "frames.csv"
+    fast = ["--to", "onnx", "--quantize", "float32", "-q"]
+    assert convert(model, "-o", target, *fast, *said, "--frame-rate", 50) == 0
+    artifact = Artifact.open(target)
+    assert (artifact.labels, artifact.frame_rate_hz) == (("off", "on", "unknown"), 50)
+    assert artifact.decoder is not None
+    assert (artifact.decoder["kind"], artifact.decoder["threshold"]) == ("keyword", 0.8)
+    rows = np.random.default_rng(0).normal(0, 1, (400, FEATURES))
+    frames.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    assert main(["run", str(target), str(frames), "--fast"]) == 0
+    assert "8.00 s of frames" in capsys.readouterr().err  # by its own rate and decoder
+    watched = ["--decoder", "alarm:on?threshold=0.1&refractory_ms=0", "--sink", "json:"]
+    assert main(["run", str(target), str(frames), "--fast", *watched]) == 0
+    assert {json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()} == {"on"}
+    monkeypatch.setattr("edgernn.quantize.convert.Proof", None)  # it is told before anything takes time
+    for words, reason in (
+        (["--decoder", "keyword:", "--labels", "off,on"], "there are 2 labels for the 3 values of 'dense"),
+        (["--decoder", "alarm:loud?threshold=1"], "the model has no 'loud' to watch; it has: dense"),
+        (["--decoder", "alarm:distance?threshold=1"], "distance"),
+    ):
+        assert convert(model, "-o", tmp_path / "none", *fast, *words) == 2
+        assert reason in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_report_is_in_the_artifact(converted: Path) -> None:
     report = Artifact.open(converted).parity["onnx"]
     assert report["steps"] == 512
