@@ -23,6 +23,7 @@ from edgernn.devices.decoders import DecoderSpec, decoder_spec_of, names_of, rea
 from edgernn.devices.pipeline import open_stream
 from edgernn.devices.runner import CHOICES, RUNTIMES, runtime_on
 from edgernn.devices.sources.microphone import list_microphones
+from edgernn.devices.sources.pieces import Pieces
 from edgernn.errors import AudioError, UsageError
 from edgernn.events import Stamp
 from edgernn.stream import EventStream, Sink, Source
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         artifact, runtime_on(artifact, options.runtime, options.provider), options.threads, decoder, rate_hz
     )
     sink = sinks.open_sink(options.sink, words=names_of(decoder, artifact))
-    source = sources.open_source(uri, stream.rate_hz, options.fast, shape=stream.frame_shape)
+    source = sources.open_source(uri, stream.rate_hz, options.fast, shape=stream.frame_shape, pieces=Pieces.of(stream))
     print(f"{artifact.name} in {stream.runner.runtime}; Ctrl-C ends", file=sys.stderr)
     busy_s = pump(source, stream, sink, options.duration)
     print(_summary(stream, busy_s), file=sys.stderr)

@@ -356,6 +356,16 @@ class EventStream(ABC):
         """Shape of one of the frames that are pushed; `()` for samples of sound."""
         return ()
 
+    @property
+    def step_samples(self) -> int:
+        """Samples or frames from one step to the next."""
+        return self._frames_per_step
+
+    @property
+    def first_samples(self) -> int:
+        """Samples or frames that the first step takes."""
+        return self._frames_per_step
+
     def reset(self, clock_samples: int = 0) -> None:
         """Forget all so far and set the clock; what was counted stays counted."""
         self._clock_samples = clock_samples
@@ -449,6 +459,19 @@ class Stream(EventStream):
         super().__init__(runner, decoder, front_end.params.rate_hz, features, rows_per_frame, scorer)
         self.front_end = front_end
         self.reset()
+
+    @property
+    def step_samples(self) -> int:
+        """Samples from one step to the next."""
+        hop = self.front_end.params.hop_samples if isinstance(self.front_end, FrontEnd) else 1
+        return hop * self._frames_per_step
+
+    @property
+    def first_samples(self) -> int:
+        """Samples that the first step takes: those of a window more than later ones."""
+        if isinstance(self.front_end, FrontEnd):
+            return self.front_end.params.sample_count(self._frames_per_step)
+        return self._frames_per_step
 
     def _restart(self) -> None:
         self.front_end.reset()

@@ -48,6 +48,7 @@ from edgernn.devices.daemon.layers import Layers, read_file_layer, value_of
 from edgernn.devices.decoders import DecoderSpec, read_decoder
 from edgernn.devices.runner import CHOICES, RUNTIMES
 from edgernn.devices.secret import Secret
+from edgernn.devices.sources.pieces import CHUNK_MS
 from edgernn.errors import UsageError
 from edgernn.sensor_stream import HOLD_FRAMES
 
@@ -143,6 +144,8 @@ class PipelineConfig:
     ignore: Annotated[tuple[str, ...] | None, texts] = None
     fast: Annotated[bool, flag] = False
     """A recording is taken as quickly as possible, not at its own pace."""
+    chunk_ms: Annotated[float, number(1, 1000)] = CHUNK_MS
+    """How much of a live source is heard at once, at most: a longer one costs less, and lets an event wait longer."""
     late_s: Annotated[float, number(0, above=True)] = 1.0
     """A chunk that waited longer is skipped."""
     stall_s: Annotated[float, number(0.1)] = 5.0

@@ -79,4 +79,4 @@ def _words(store: Store, config: WakeConfig | None, running: WakeWords | None) -
 
 def same_place(one: PipelineConfig, other: PipelineConfig) -> bool:
     """Tell whether two pipelines listen to the same source, in the same way."""
-    return (one.source, one.fast) == (other.source, other.fast)
+    return (one.source, one.fast, one.chunk_ms) == (other.source, other.fast, other.chunk_ms)

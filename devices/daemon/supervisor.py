@@ -25,6 +25,7 @@ from edgernn.devices.daemon.wake_counters import WakeCounters
 from edgernn.devices.daemon.wake_words import WakeWords
 from edgernn.devices.daemon.web import WebServer
 from edgernn.devices.daemon.wyoming_server import WyomingServer
+from edgernn.devices.sources.pieces import Pieces
 from edgernn.errors import EdgeRNNError, FailureError
 from edgernn.events import Event, Message, Stamp
 from edgernn.stream import EventStream, Source
@@ -327,8 +328,9 @@ def _same_source(one: Prepared, other: Prepared) -> bool:
 
 
 def _open_source(config: PipelineConfig, stream: EventStream) -> Source:
+    pieces = Pieces.of(stream, config.chunk_ms)
     return sources.open_source(
-        config.source.uri, stream.rate_hz, config.fast, config.source.options, shape=stream.frame_shape
+        config.source.uri, stream.rate_hz, config.fast, config.source.options, stream.frame_shape, pieces
     )
 
 

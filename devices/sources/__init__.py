@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from edgernn.clips import SUFFIXES
+from edgernn.devices.sources.inbox import InboxSource
+from edgernn.devices.sources.pieces import Pieces
 from edgernn.devices.uri import read_options, split_query
 from edgernn.errors import AudioError, SourceError, UsageError
 from edgernn.stream import Source
@@ -57,6 +59,7 @@ class _Wanted:
     shape: tuple[int, ...]
     fast: bool = False
     table: Table = field(default_factory=dict)
+    pieces: Pieces | None = None
 
     @property
     def uri(self) -> str:
@@ -83,15 +86,24 @@ class _Opener:
 
 
 def open_source(
-    uri: str, rate_hz: float, fast: bool = False, options: Table | None = None, shape: tuple[int, ...] = ()
+    uri: str,
+    rate_hz: float,
+    fast: bool = False,
+    options: Table | None = None,
+    shape: tuple[int, ...] = (),
+    pieces: Pieces | None = None,
 ) -> Source:
     """Open a source that delivers samples at `rate_hz`, whatever the rate it gets; or frames of a `shape`.
 
     A recording comes at the pace of real time, or with `fast` as quickly as it is taken. `options` are what else stood
-    in its table, such as a `Secret`. Raises `UsageError` for an unknown scheme or option, or a source of something
-    else, `SourceError` for one that cannot be opened.
+    in its table, such as a `Secret`; `pieces` are how much of what is live comes at once, by default what is there.
+    Raises `UsageError` for an unknown scheme or option, or a source of something else, `SourceError` for one that
+    cannot be opened.
     """
-    return _opener(uri, rate_hz, fast, options, shape).open()
+    source = _opener(uri, rate_hz, fast, options, shape, pieces).open()
+    if pieces is not None and isinstance(source, InboxSource):
+        source.gather(pieces)
+    return source
 
 
 def check_source(uri: str, rate_hz: float, options: Table | None = None, shape: tuple[int, ...] | None = ()) -> None:
@@ -121,13 +133,15 @@ def frame_rate(uri: str, options: Table | None = None) -> float | None:
     return rate_hz
 
 
-def _opener(uri: str, rate_hz: float, fast: bool, options: Table | None, shape: tuple[int, ...]) -> _Opener:
+def _opener(
+    uri: str, rate_hz: float, fast: bool, options: Table | None, shape: tuple[int, ...], pieces: Pieces | None = None
+) -> _Opener:
     scheme, rest = _parse(uri)
     kinds = OF_FRAMES if shape else OF_SOUND
     if scheme not in kinds or (shape and scheme == "file" and Path(rest).suffix.lower() in SUFFIXES):
         gives, takes = ("sound", f"frames of shape {shape}") if shape else ("frames", "sound")
         raise UsageError(f"the source {scheme}: gives {gives}, and the artifact takes {takes}")
-    return kinds[scheme](_Wanted(scheme, rest, rate_hz, shape, fast, options or {}))
+    return kinds[scheme](_Wanted(scheme, rest, rate_hz, shape, fast, options or {}, pieces))
 
 
 def _parse(uri: str) -> tuple[str, str]:
@@ -184,7 +198,7 @@ def _stdin(wanted: _Wanted) -> _Opener:
 
     read_options(_NoOptions, "standard input", "", wanted.table)
     rate = _stdin_rate(wanted.rest, wanted.sound_hz)
-    return _Opener(lambda: StdinSource(wanted.sound_hz, rate))
+    return _Opener(lambda: StdinSource(wanted.sound_hz, rate, pieces=wanted.pieces))
 
 
 def _stdin_rate(rest: str, rate_hz: int) -> int:
@@ -201,7 +215,9 @@ def _microphone(wanted: _Wanted) -> _Opener:
     from edgernn.devices.sources.microphone import MicrophoneSource, find_microphone
 
     read_options(_NoOptions, f"the source {wanted.uri}", "", wanted.table)
-    return _Opener(lambda: MicrophoneSource(wanted.rest, wanted.sound_hz), lambda: find_microphone(wanted.rest))
+    return _Opener(
+        lambda: MicrophoneSource(wanted.rest, wanted.sound_hz, wanted.pieces), lambda: find_microphone(wanted.rest)
+    )
 
 
 def _rtp(wanted: _Wanted) -> _Opener:

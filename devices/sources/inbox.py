@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edgernn.devices.sources.pieces import Pieces
 from edgernn.errors import EdgeRNNError, SourceError
 from edgernn.stream import Chunk
 from edgernn.text import one_line
@@ -19,6 +20,7 @@ __all__ = ["Inbox", "InboxSource"]
 
 TELL_S = 1.0  # after so long, what was dropped is told without a sample to go with it
 JOIN_S = 2.0
+PATIENCE = 2.0  # how many times as long as a piece takes to come, its rest is waited for
 
 
 class Inbox:
@@ -32,8 +34,14 @@ class Inbox:
         self._lost, self._dropped = 0, Counter[str]()  # since the last chunk that was put
         self._empty: NDArray[np.float32] | None = None
         self._latest_s = -float("inf")
+        self._pieces, self._piece_s = Pieces(), 0.0
+        self._taken, self._wanted = 0, 1
         self._error: EdgeRNNError | None = None
         self._ended = self._closed = False
+
+    def gather(self, pieces: Pieces, rate_hz: float) -> None:
+        """Let the reader sleep until a piece is there, or nothing came for longer than one takes."""
+        self._pieces, self._piece_s = pieces, pieces.each / rate_hz
 
     def put(self, samples: NDArray[np.float32]) -> None:
         """Add samples `(n,)` or frames `(n, features...)` that are there just now."""
@@ -42,7 +50,8 @@ class Inbox:
             self._held += len(samples)
             while self._held > self._most and len(self._chunks) > 1:
                 self._drop_oldest()
-            self._changed.notify()
+            if self._held >= self._wanted:
+                self._changed.notify()
 
     def note(self, cause: str, count: int = 1, lost: int = 0) -> None:
         """Count what cannot be delivered, of which `lost` are missing in the stream."""
@@ -69,18 +78,35 @@ class Inbox:
 
     def _next(self) -> Chunk | None:
         with self._changed:
-            while not (self._chunks or self._ended or self._closed):
-                if not self._changed.wait(TELL_S) and self._dropped and self._empty is not None:
+            self._wanted = min(self._pieces.missing(self._taken), self._most)
+            patience_s = PATIENCE * self._piece_s or TELL_S
+            while self._held < self._wanted and not (self._ended or self._closed):
+                if self._changed.wait(patience_s):
+                    continue
+                if self._chunks:  # and the rest does not come
+                    break
+                self._wanted, patience_s = 1, TELL_S
+                if self._dropped and self._empty is not None:
                     return replace(self._chunk(self._empty), idle=True)
             if self._closed:
                 return None
             if self._chunks:
-                chunk = self._chunks.popleft()
-                self._held -= len(chunk.samples)
-                return chunk
+                return self._take()
             if self._error is not None:
                 raise self._error
             return None
+
+    def _take(self) -> Chunk:
+        """Return what was wanted as one chunk; nothing is joined over a gap."""
+        first = last = self._chunks.popleft()
+        parts, count = [first.samples], len(first.samples)
+        while count < self._wanted and self._chunks and not self._chunks[0].causes:
+            last = self._chunks.popleft()
+            parts.append(last.samples)
+            count += len(last.samples)
+        self._held -= count
+        self._taken += count
+        return first if last is first else replace(first, samples=np.concatenate(parts), time_s=last.time_s)
 
     def _chunk(self, samples: NDArray[np.float32]) -> Chunk:
         """Return a chunk with what was noted since the last one; its time never goes back."""
@@ -124,6 +150,10 @@ class InboxSource:
             self._inbox.end(SourceError(f"{self._name} failed: {type(error).__name__}: {one_line(error)}"))
         else:
             self._inbox.end()
+
+    def gather(self, pieces: Pieces) -> None:
+        """Deliver pieces of such a size, as long as they come in time."""
+        self._inbox.gather(pieces, self.rate_hz)
 
     def _wake(self) -> None:
         """Have `receive` look whether it is closed, if there is a way."""

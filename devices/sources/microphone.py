@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgernn.devices.sources.pieces import Pieces
 from edgernn.devices.sources.resample import Resampler
 from edgernn.errors import AudioError, MissingDependencyError
 from edgernn.stream import Chunk
 
 __all__ = ["MicrophoneSource", "find_microphone", "list_microphones"]
 
-CHUNK_S = 0.02
+CHUNK_S = 0.02  # unless pieces are asked for
 QUEUE_S = 5.0  # how far the reader may fall behind before sound is dropped
 SILENT_S = 5.0  # without a callback for so long, the device is gone
 
@@ -61,16 +62,17 @@ class MicrophoneSource:
 
     PortAudio's thread only copies a block and puts it into a bounded queue: when that is full the block is dropped,
     and the next chunk says how many samples were lost. `device` is a name, part of one, a number, or empty for the
-    default. A device without the rate asked for is opened at its own rate, and resampled.
+    default. A device without the rate asked for is opened at its own rate, and resampled. Blocks are as long as each of
+    the `pieces`; of the very first one only the end is taken, so that they end where pieces do.
     """
 
-    def __init__(self, device: str, rate_hz: int) -> None:
+    def __init__(self, device: str, rate_hz: int, pieces: Pieces | None = None) -> None:
         self.rate_hz = rate_hz
+        self._wanted = pieces or Pieces(each=round(CHUNK_S * rate_hz), first=round(CHUNK_S * rate_hz))
         self._sounddevice: Any = _sounddevice()
         self._device = _as_portaudio(device)
         # A SimpleQueue, since its put never waits for a lock that the reader holds.
         self._queue: queue.SimpleQueue[tuple[NDArray[np.float32], float, int]] = queue.SimpleQueue()
-        self._limit = round(QUEUE_S / CHUNK_S)
         self._lost = 0  # since the last block that was queued, in samples of the device
         self._next_adc_s = 0.0
         self._closed = False
@@ -78,6 +80,8 @@ class MicrophoneSource:
         try:
             self._device_hz = self._find_rate()
             self._resampler = Resampler(self._device_hz, rate_hz)
+            self._pieces = self._wanted.at(rate_hz, self._device_hz)
+            self._limit = max(1, round(QUEUE_S * self._device_hz / self._pieces.each))
             self._stream = self._open()
         except BaseException:
             _portaudio.leave()
@@ -97,7 +101,7 @@ class MicrophoneSource:
         try:
             stream = self._sounddevice.InputStream(
                 samplerate=self._device_hz,
-                blocksize=round(CHUNK_S * self._device_hz),
+                blocksize=self._pieces.each,
                 device=self._device,
                 channels=1,
                 dtype="float32",
@@ -122,7 +126,7 @@ class MicrophoneSource:
         self._lost = 0
 
     def __iter__(self) -> Iterator[Chunk]:
-        silent_since = time.monotonic()
+        silent_since, begun = time.monotonic(), False
         while not self._closed:
             try:
                 samples, time_s, lost = self._queue.get(timeout=0.1)
@@ -133,7 +137,9 @@ class MicrophoneSource:
                     _portaudio.failed()
                     raise AudioError("the microphone stopped delivering: is it still plugged in?") from None
                 continue
-            silent_since = time.monotonic()
+            silent_since = time_s
+            if not begun:
+                samples, begun = samples[-self._pieces.first :], True
             yield Chunk(self._resampler.push(samples), time_s, round(lost * self.rate_hz / self._device_hz))
 
     def close(self) -> None:

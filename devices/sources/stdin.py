@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgernn.devices.sources.pieces import Pieces
 from edgernn.devices.sources.resample import Resampler
 from edgernn.errors import AudioError
 from edgernn.stream import Chunk
@@ -18,13 +19,17 @@ __all__ = ["StdinSource"]
 
 MOST_BYTES = 65536  # what a pipe holds
 LOOK_S = 0.1
+SCALE = np.array(1 / 32768, np.float32)
 
 
 class StdinSource:
-    """Mono samples of 16 bits, little-endian, as they come in; ends where the input ends."""
+    """Mono samples of 16 bits, little-endian, in `pieces` or whatever is there beyond; ends where the input ends."""
 
-    def __init__(self, rate_hz: int, input_hz: int, stream: io.BufferedReader | None = None) -> None:
+    def __init__(
+        self, rate_hz: int, input_hz: int, stream: io.BufferedReader | None = None, pieces: Pieces | None = None
+    ) -> None:
         self.rate_hz = rate_hz
+        self._pieces = (pieces or Pieces()).at(rate_hz, input_hz)
         self._resampler = Resampler(input_hz, rate_hz)
         self._stream: io.BufferedReader = stream or sys.stdin.buffer  # type: ignore[assignment]
         self._closed = False
@@ -33,20 +38,35 @@ class StdinSource:
             raise AudioError("standard input is a terminal: pipe raw PCM into it, from arecord for instance")
 
     def __iter__(self) -> Iterator[Chunk]:
-        half = b""  # a pipe may be cut within a sample
-        begun = False
-        while self._wait():
-            data = self._stream.read1(MOST_BYTES)
-            if not begun:
-                _check_beginning(data)
-                begun = True
-            if not data:
+        memory = memoryview(bytearray(max(MOST_BYTES, 2 * self._pieces.each + 2)))
+        pcm = np.frombuffer(memory, "<i2")
+        half = position = 0
+        while not self._closed:
+            have = half + self._read(memory[half:], 2 * self._pieces.missing(position) - half)
+            if self._closed and have == half:
+                return
+            if not position:
+                _check_beginning(bytes(memory[: min(have, 4)]))
+            if have == half:
                 yield Chunk(self._resampler.finish(), time.monotonic())
                 return
-            data = half + data
-            half = data[len(data) // 2 * 2 :]
-            pcm = np.frombuffer(data, "<i2", len(data) // 2)
-            yield Chunk(self._resampler.push(pcm.astype(np.float32) / np.float32(32768)), time.monotonic())
+            samples = pcm[: have // 2].astype(np.float32)
+            samples *= SCALE
+            position += len(samples)
+            half = have % 2  # a pipe may be cut within a sample
+            if half:
+                memory[0] = memory[have - 1]
+            yield Chunk(self._resampler.push(samples), time.monotonic())
+
+    def _read(self, memory: memoryview, least: int) -> int:
+        """Read so many bytes, or more that are there; fewer only at the end, or when it was closed."""
+        have = 0
+        while have < least and self._wait():
+            count = self._stream.readinto1(memory[have:])
+            if not count:
+                break
+            have += count
+        return have
 
     def _wait(self) -> bool:
         """Wait until something is there to be read, or the end; return False once it is closed."""
