@@ -152,14 +152,15 @@ class FrontEnd:
         self._taper = taper(params).astype(np.float32)
         self._mel = mel_filters(params)
         self._mean = np.array(params.mean or [0.0] * params.bands, np.float32)
-        self._floor = np.float32(params.floor)
+        self._floor = np.array(params.floor, np.float32)
         self._scale = (1.0 / np.array(params.std or [1.0] * params.bands)).astype(np.float32)
         self._buffer = np.zeros(params.sample_count(BLOCK_FRAMES), np.float32)
         windows = np.lib.stride_tricks.sliding_window_view(self._buffer, params.window_samples)
         self._windows = windows[:: params.hop_samples]
         self._padded = np.zeros((BLOCK_FRAMES, params.fft_size), np.float32)
-        self._power = np.empty((BLOCK_FRAMES, 1, bins), np.float32)
-        self._imaginary = np.empty((BLOCK_FRAMES, bins), np.float32)
+        self._squares = np.empty((BLOCK_FRAMES, 2 * bins), np.float32)
+        self._power = np.empty((BLOCK_FRAMES, bins), np.float32)
+        self._views: dict[int, tuple[NDArray[np.float32], ...]] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -193,19 +194,26 @@ class FrontEnd:
 
     def _compute(self, count: int, frames: NDArray[np.float32]) -> None:
         """Compute the first `count` frames of the buffer into `frames`."""
-        padded = self._padded[:count]
-        np.multiply(self._windows[:count], self._taper, out=padded[:, : self.params.window_samples])
+        if count not in self._views:
+            self._views[count] = self._views_of(count)
+        windows, tapered, padded, squares, real, imaginary, power, product = self._views[count]
+        np.multiply(windows, self._taper, out=tapered)
         spectrum = np.fft.rfft(padded)
-        power, imaginary = self._power[:count], self._imaginary[:count]
-        np.square(spectrum.real, out=power[:, 0], casting="same_kind")  # NumPy 1 computes the FFT in double precision
-        np.square(spectrum.imag, out=imaginary, casting="same_kind")
-        power[:, 0] += imaginary
+        # NumPy 1 computes the FFT in double precision.
+        np.square(spectrum.view(spectrum.real.dtype), out=squares, casting="same_kind")
+        np.add(real, imaginary, out=power)
         # One product of fixed shape for each frame: BLAS rounds differently when the shape differs.
-        np.matmul(power, self._mel, out=frames[:, None])
+        np.matmul(product, self._mel, out=frames[:, None])
         np.maximum(frames, self._floor, out=frames)
         np.log(frames, out=frames)
-        frames -= self._mean
-        frames *= self._scale
+        np.subtract(frames, self._mean, out=frames)
+        np.multiply(frames, self._scale, out=frames)
+
+    def _views_of(self, count: int) -> tuple[NDArray[np.float32], ...]:
+        """Return the buffers for so many frames; making these views anew would take as long as computing on them."""
+        padded, squares, power = self._padded[:count], self._squares[:count], self._power[:count]
+        tapered = padded[:, : self.params.window_samples]
+        return self._windows[:count], tapered, padded, squares, squares[:, ::2], squares[:, 1::2], power, power[:, None]
 
 
 class PlainSamples:
@@ -231,7 +239,7 @@ def _check(samples: NDArray[np.floating[Any]], taken: int) -> None:
     if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype.char not in "fd":
         found = f"{getattr(samples, 'dtype', type(samples).__name__)} {getattr(samples, 'shape', '')}".strip()
         raise ShapeError(f"the front end takes samples as a float32 array of shape (n,), found {found}")
-    if np.dot(samples, samples) <= LOUDEST**2 * len(samples):  # one pass; NaN fails it too
+    if samples.dot(samples) <= LOUDEST**2 * len(samples):  # one pass; NaN fails it too
         return
     finite = np.isfinite(samples)
     if finite.all():

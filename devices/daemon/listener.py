@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -244,8 +245,8 @@ class Listener:
         begin, counters, config = time.monotonic(), self.counters, self.prepared.config
         if self._next is not None:
             self._change()
-        for cause, count in chunk.causes.items():
-            counters.dropped[cause] += count
+        if chunk.lost or chunk.dropped:
+            counters.dropped.update(chunk.causes)
         lost = chunk.lost + self._skipped
         was_late = self._late
         self._late = begin - chunk.time_s > config.late_s * (CAUGHT_UP if was_late else 1)
@@ -256,19 +257,18 @@ class Listener:
                 _log.warning("%s: %.1f s late: skips until it has caught up", counters.name, begin - chunk.time_s)
             return
         self._skipped = 0
-        if self._push(self.prepared.stream, chunk, lost + self._gap(chunk)):
+        if self._reopened:
+            lost += self._gap(chunk)
+        self._heard_until_s = chunk.time_s
+        if self._push(self.prepared.stream, chunk, lost):
             self._count(chunk, begin)
 
     def _gap(self, chunk: Chunk) -> int:
         """Return how many samples were not heard while the source was gone."""
-        if not self._reopened:
-            self._heard_until_s = chunk.time_s
-            return 0
         self._reopened = False
         rate_hz, gap = self.prepared.stream.rate_hz, 0
         if self._heard_until_s is not None:
             gap = max(0, round((chunk.time_s - self._heard_until_s) * rate_hz) - len(chunk.samples))
-        self._heard_until_s = chunk.time_s
         self.counters.dropped["gap"] += gap
         _log.info("%s: the source is back", self.counters.name)
         return gap
@@ -292,8 +292,9 @@ class Listener:
             self.counters.progress_s = now = time.monotonic()
             if now - self._opened_s > STEADY_S:
                 self._backoff.reset()
-        self.counters.dropped.update(stream.dropped)
-        stream.dropped.clear()
+        if stream.dropped:
+            self.counters.dropped.update(stream.dropped)
+            stream.dropped.clear()
         self._keep(chunk.samples, lost)
         for event in events:
             self._tell(event)
@@ -362,5 +363,5 @@ class Listener:
 
 
 def _level(samples: NDArray[np.float32]) -> float:
-    level = float(np.sqrt(np.vdot(samples, samples) / max(1, samples.size)))
-    return level if np.isfinite(level) else 0.0  # a sensor may give NaN
+    level = math.sqrt(np.vdot(samples, samples) / max(1, samples.size))
+    return level if math.isfinite(level) else 0.0  # a sensor may give NaN

@@ -33,6 +33,8 @@ from edgernn.stream import EventStream, Source
 __all__ = ["Supervisor"]
 
 TICK_S = 0.25
+CALM_TICK_S = 1.0
+YOUNG_S = 10.0
 DRAIN_S = 1.6  # of the two seconds that an end may take
 SOURCES_END_S = 0.4
 WAKE_END_S = 0.3
@@ -127,11 +129,21 @@ class Supervisor:
             return
         while self._wake or not all(listener.ended for listener in self._listeners.values()):
             self._tend()
-            caught = wait(TICK_S)
+            caught = wait(self._tick_s)
             if caught & END:
                 return
             self._tend_reload(caught)
         self._raise_fatal()
+
+    @property
+    def _tick_s(self) -> float:
+        """How long nothing needs looking after, but for signals: longer once all is well, since a wake-up costs."""
+        counters = self.counters
+        calm = self._reload is None and all(one.state == "running" for one in counters.pipelines.values())
+        if not calm or time.monotonic() - counters.started_s < YOUNG_S:
+            return TICK_S
+        stalls_s = (listener.stall_s for listener in self._listeners.values() if listener.stall_s)
+        return max(TICK_S, min(CALM_TICK_S, min(stalls_s, default=CALM_TICK_S) / 4))
 
     def _tend_reload(self, caught: Collection[int]) -> None:
         if signal.SIGHUP in caught:
