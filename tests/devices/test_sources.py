@@ -16,6 +16,7 @@ import pytest
 from edgernn.devices.sources import microphone, open_source
 from edgernn.devices.sources.file import FileSource
 from edgernn.devices.sources.microphone import MicrophoneSource, list_microphones
+from edgernn.devices.sources.pieces import Pieces
 from edgernn.devices.sources.resample import Resampler
 from edgernn.devices.sources.stdin import StdinSource
 from edgernn.errors import AudioError, MissingDependencyError, UsageError
@@ -162,6 +163,12 @@ def test_microphone_delivers_every_block(name: str, fake_sounddevice: SimpleName
     )
     assert all(chunk.lost == 0 for chunk in chunks)
     assert fake_sounddevice.streams[0].closed
+
+
+def test_blocks_of_a_microphone_end_where_pieces_do(fake_sounddevice: SimpleNamespace) -> None:
+    fake_sounddevice.rates = {48000}
+    source = MicrophoneSource("", 48000, Pieces(240, 640))
+    assert [len(chunk.samples) for chunk in take(source, 4)] == [240, 640, 640, 640]
 
 
 def test_microphone_counts_what_portaudio_dropped(fake_sounddevice: SimpleNamespace) -> None:
