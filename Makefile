@@ -20,7 +20,7 @@ CODE := edgernn edgernn/train edgernn/quantize edgernn/devices tests
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test slow torch arm lint format types contracts wheel bench compare clean
+.PHONY: help demo test slow torch arm lint format types contracts wheel bench faults compare clean
 
 help:  ## list the targets
 	sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -69,6 +69,9 @@ wheel: $(READY)  ## sdist, and from it the wheel, into dist/
 
 bench: $(READY)  ## one step against its peers, as in the README's table (ARGS=--quick for a first look)
 	$(BIN)/python -m tests.benchmarks.step $(ARGS)
+
+faults: $(READY)  ## every fault fifty times under a real daemon, as in the README's table (20 minutes, as root; ARGS='--only disk')
+	$(BIN)/python -m tests.benchmarks.faults $(ARGS)
 
 compare: $(READY)  ## rolled Keras models through EdgeRNN and through other converters (about 25 minutes)
 	$(BIN)/python -m tests.benchmarks.converters $(ARGS)

@@ -55,6 +55,8 @@ def closing_with_log(path: Path) -> Iterator[None]:
             return
         with kept.open("r+b") as file:
             file.write(EMPTY_LOG)
+            file.flush()
+            os.fsync(file.fileno())
         kept.rename(log)
 
 

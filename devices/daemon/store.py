@@ -139,6 +139,7 @@ class Store:
         for note in self._folder.glob("*.json"):
             if note.stem not in names:
                 note.unlink(missing_ok=True)
+        self._taken = {name: copies for name, copies in self._taken.items() if name in names}
         self._sweep()
 
     def _last_good(
@@ -224,8 +225,10 @@ class Store:
 
     def _sweep(self) -> None:
         """Take away copies that nobody needs; what a stream still reads stays until it is closed, though unseen."""
-        notes = (self._note(note.stem) for note in self._folder.glob("*.json"))
-        wanted = {Path(copy).parts[:1] for note in notes for copy in (*note.copies, *note.before)}
+        notes = [self._note(note.stem) for note in self._folder.glob("*.json")]
+        copies = [*self._taken.values()]  # of which a full disk may have no note
+        copies += [names for note in notes for names in (note.copies, note.before)]
+        wanted = {Path(copy).parts[:1] for names in copies for copy in names}
         for folder in self._folder.glob("*"):
             if folder.is_dir() and (folder.name,) not in wanted:
                 shutil.rmtree(folder, ignore_errors=True)

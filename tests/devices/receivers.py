@@ -86,11 +86,16 @@ class WebServer:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                server.before()
                 status = server.statuses.pop(0) if server.statuses else 204
                 server.headers.append(dict(self.headers))
                 server.bodies.append(body)
                 if status < 300:
                     server.messages.append(Message.from_json(body.decode()))
+                with contextlib.suppress(ConnectionError):  # who sends may have gone
+                    self.answer(status)
+
+            def answer(self, status: int) -> None:
                 self.send_response(status)
                 if server.retry_after and status >= 300:
                     self.send_header("Retry-After", server.retry_after)
@@ -109,6 +114,9 @@ class WebServer:
             self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
+
+    def before(self) -> None:
+        """Do what delays an answer."""
 
     def cut(self) -> None:
         """End every connection, as servers do with those that are idle."""

@@ -1,13 +1,9 @@
-"""Artifacts that are replaced, and spoilt, under a daemon that runs."""
+"""Artifacts that are replaced, spoilt or deadly, under a daemon that runs; `test_faults.py` has more ways."""
 
 from __future__ import annotations
 
-import itertools
-import re
-import shutil
 import signal
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,59 +13,11 @@ from edgernn.devices.signing import make_key, read_key, sign
 from tests.devices import test_serve
 from tests.devices.conftest import write_energy_artifact
 from tests.devices.test_serve import Start, events, pcm, start, undisturbed_of, write_config
-from tests.devices.test_store import SPOILS, certify, rewrite, spoil
+from tests.devices.test_store import rewrite, spoil
 
 __all__ = ["start"]  # a fixture
 
-FAULTS = 50
-EACH = 40  # chunks
 NO_GOOD = "hall: the last good artifact goes on: "
-
-
-def spoilt(how: str, folder: Path, whole: Path) -> None:
-    """Put a broken artifact in the place of one that the daemon knows."""
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(whole, folder)
-    spoil(how, Artifact.open(folder))
-
-
-def refused(folder: Path) -> int:
-    """Ask the daemon how many it refused: of lines like these, the log keeps few."""
-    url = re.search(r"http://[0-9.:]+", (folder / "log").read_text())
-    assert url
-    with urllib.request.urlopen(f"{url[0]}/metrics") as answer:
-        found = re.search(r'edgernn_artifact_refused_total\{pipeline="hall"\} (\d+)', answer.read().decode())
-    assert found
-    return int(found[1])
-
-
-@pytest.mark.slow
-def test_broken_artifacts_under_a_daemon(start: Start, tmp_path: Path, energy_artifact: Artifact) -> None:
-    """Fifty broken ones, in all ways: each is noticed, none runs, and every event is that of the good one."""
-    certify(energy_artifact)
-    whole = shutil.copytree(energy_artifact.path, tmp_path / "whole")
-    sound = pcm((FAULTS + 2) * EACH * 320 // 16000)
-    daemon = start("--set", "store.watch_s=0.05", "--set", "http.listen=127.0.0.1:0")
-    daemon.wait_for("READY=1")
-    kinds = itertools.cycle(SPOILS)
-
-    def disturb(chunk: int) -> None:
-        if chunk % EACH or not 0 < chunk <= FAULTS * EACH:
-            return
-        spoilt(next(kinds), energy_artifact.path, whole)
-        daemon.wait_for("RELOADING=1")
-        daemon.wait_for("READY=1")
-
-    daemon.say(sound, 4.0, at=disturb)
-    assert refused(tmp_path) >= FAULTS  # one that is broken in two steps may be seen in both
-    assert daemon.end() < 2
-    log = (tmp_path / "log").read_text()
-    assert NO_GOOD in log
-    assert "Traceback" not in log
-    shutil.rmtree(energy_artifact.path)
-    shutil.copytree(whole, energy_artifact.path)
-    expected = undisturbed_of(tmp_path, sound)
-    assert [message.event for message in events(tmp_path)] == expected
 
 
 @pytest.mark.slow

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import gc
 import json
-import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgernn.devices import mqtt as mqtt_module
-from edgernn.devices.daemon.delivery import Delivery
-from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.secret import Secret
-from edgernn.devices.sinks import open_sink, sink_opener
+from edgernn.devices.sinks import open_sink
 from edgernn.devices.sinks.home_assistant import discovery_payload, discovery_topic
 from edgernn.errors import RefusedError, SinkError
 from edgernn.events import Keyword, Message, Stamp
@@ -153,35 +149,3 @@ def test_home_assistant_is_told_of_the_words(broker: Mosquitto, listener: Listen
     quiet.close()
     until(lambda: listener.payloads("quiet/event"))
     assert not listener.payloads(discovery_topic("homeassistant", "quiet"))
-
-
-@pytest.mark.parametrize("kills", [50])
-def test_nothing_is_lost_while_the_broker_is_killed_again_and_again(
-    broker: Mosquitto, tmp_path: Path, kills: int
-) -> None:
-    listener, chance = Listener(broker, "storm/event"), random.Random(kills)
-    sent = [message() for _ in range(2000)]
-    recoveries = []
-    with Outbox(tmp_path / "outbox.sqlite") as outbox:
-        delivery = Delivery("storm", sink_opener(broker.uri("storm"), ANNA), outbox)
-        delivery.start()
-        for number in range(kills):
-            share = sent[number * len(sent) // kills : (number + 1) * len(sent) // kills]
-            broken = chance.randrange(len(share))
-            for place, one in enumerate(share):
-                outbox.put(one, ["storm"])
-                if place == broken:
-                    broker.kill()
-            broker.start()
-            begin = time.monotonic()
-            until(lambda: outbox.depth("storm") == 0)
-            recoveries.append(time.monotonic() - begin)
-            until(listener.client.is_connected)  # what the broker acknowledged and has in memory alone, a kill takes
-        assert delivery.stop() == 0
-        assert not outbox.dropped
-    until(lambda: sent[-1].to_json() in listener.payloads("storm/event"))
-    heard = [Message.from_json(line) for line in listener.payloads("storm/event")]
-    assert list(dict.fromkeys(heard)) == sent  # none lost, in order; repeats have the ids that were there
-    print(f"{len(heard) - len(sent)} repeats, longest recovery {max(recoveries):.2f} s")
-    assert max(recoveries) < 5
-    listener.close()

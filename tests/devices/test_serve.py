@@ -206,27 +206,6 @@ def undisturbed_of(folder: Path, sound: bytes) -> list[Event]:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_by_kill_9(start: Start, tmp_path: Path) -> None:
-    sound, path = pcm(12), tmp_path / "events.jsonl"
-    path.mkdir()  # so that the sink is down
-    for _ in range(3):
-        daemon = start()
-        daemon.wait_for("READY=1")
-        daemon.say(sound, 20.0)
-        time.sleep(0.3)
-        daemon.process.kill()
-        daemon.process.wait()
-    path.rmdir()
-    daemon = start()
-    daemon.wait_for("READY=1")
-    time.sleep(1)
-    assert daemon.end() < 2
-    found = events(tmp_path)
-    assert len({message.id for message in found}) == len(found)
-    assert [message.event for message in found] == 3 * undisturbed(tmp_path, sound)
-
-
-@pytest.mark.slow
 def test_two_pipelines_and_an_end_while_a_sink_hangs(start: Start, tmp_path: Path) -> None:
     recording, sound = tmp_path / "recording.wav", pcm(3)
     with wave.open(str(recording), "wb") as file:

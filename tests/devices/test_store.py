@@ -146,6 +146,17 @@ def test_kills_do_not_count_where_there_is_no_other(
         assert not store.refused
 
 
+def test_what_runs_stays_though_no_note_can_be_written(
+    energy_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_from(Store(tmp_path / "store"), pipeline(energy_artifact.path, "old"))
+    store = Store(tmp_path / "store")
+    monkeypatch.setattr(Path, "replace", lambda *_: (tmp_path / "nowhere").stat())
+    kept = prepare_from(store, pipeline(energy_artifact.path, "new"))
+    store.retain(["new"])
+    assert kept.artifact.path.exists()
+
+
 def test_none_was_ever_good(energy_artifact: Artifact, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     spoil("half a model", energy_artifact)
