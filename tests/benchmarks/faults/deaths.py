@@ -147,7 +147,7 @@ def disk_full_and_killed(bench: Bench) -> Faults:
     with small_disk(disk) as filler, receiving(bench.folder / "socket") as receiver:
         for number in bench.each(faults):
             name = f"life{number}"
-            config = _config(bench, disk / "state", "life", file, receiver.path).replace(".life]", f".{name}]")
+            config = _config(bench, disk / "state", name, file, receiver.path)
             daemon = Serve(bench.folder, config)  # on a full disk, but for the first time
             if number:
                 filler.unlink()
