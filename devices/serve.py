@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from edgernn.devices.daemon.check import check
 from edgernn.devices.daemon.config import load
-from edgernn.devices.daemon.log import set_up_log
+from edgernn.devices.daemon.log import logged
 from edgernn.devices.daemon.supervisor import Supervisor
 
 __all__ = ["main"]
@@ -26,12 +26,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     options = _parser(prog).parse_args(arguments)
     read = functools.partial(load, options.config, None, options.set)
     config = read()
-    set_up_log(config.log, config.level)
-    if options.check:
-        print(check(config))
-        return 0
-    status = Supervisor(read).run()
-    _leave_if_hung(status)
+    with logged(config.log, config.level):
+        if options.check:
+            print(check(config))
+            return 0
+        status = Supervisor(read).run()
+        _leave_if_hung(status)
     return status
 
 

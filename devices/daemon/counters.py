@@ -71,8 +71,9 @@ class Counters:
         """SHA-256 of the artifact's manifest, which holds those of its files."""
         self.thresholds: Mapping[str, float] = {}
         """Of each word that is told."""
-        self.state = "starting"
-        """One of `STATES`; "reopening" means that its source failed or stalled."""
+        self._state = "starting"
+        self.state_since_s = time.monotonic()
+        """Since when it is so, on the monotonic clock."""
         self.error = ""
         """What went wrong last; stays when it is well again."""
         self.chunks = self.samples = self.frames = self.steps = 0
@@ -111,6 +112,16 @@ class Counters:
         self._lock = threading.Lock()  # around who looks
         self.progress_s = time.monotonic()
         """When frames were processed last, or the source was tried again, on the monotonic clock."""
+
+    @property
+    def state(self) -> str:
+        """One of `STATES`; "reopening" means that its source failed or stalled."""
+        return self._state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        if state != self._state:
+            self.state_since_s, self._state = time.monotonic(), state
 
     @contextlib.contextmanager
     def tapped(self) -> Iterator[deque[Chunk]]:

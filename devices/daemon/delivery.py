@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from edgernn.devices.daemon.backoff import Backoff
 from edgernn.devices.daemon.outbox import Outbox
-from edgernn.devices.daemon.seldom import Seldom
+from edgernn.devices.daemon.seldom import CALM_S, Seldom
 from edgernn.errors import EdgeRNNError, RefusedError, SinkError
 from edgernn.stream import Sink
 from edgernn.text import one_line
@@ -17,7 +17,8 @@ from edgernn.text import one_line
 __all__ = ["Delivery"]
 
 LONGEST_ASKED_S = 300.0  # that a receiver may ask to be left alone
-FAULTS_S = 600.0  # between two lines about a sink that is down
+
+LEFT_S = 5.0  # after which one that hangs is not waited for any more
 
 _log = logging.getLogger(__name__)
 
@@ -25,12 +26,18 @@ _log = logging.getLogger(__name__)
 class Delivery:
     """A thread that brings what waits for the sink `name` there.
 
+    It begins once the one that was there before (`after`) has ended.
     A sink that fails is closed, and opened anew after a while (`Backoff`) or when it asked for that; what it refuses
     for ever is passed over.
     """
 
     def __init__(
-        self, name: str, open_sink: Callable[[], Sink], outbox: Outbox, backoff: Backoff | None = None
+        self,
+        name: str,
+        open_sink: Callable[[], Sink],
+        outbox: Outbox,
+        backoff: Backoff | None = None,
+        after: Delivery | None = None,
     ) -> None:
         self.name = name
         self.delivered = 0
@@ -39,14 +46,16 @@ class Delivery:
         """Attempts to open the sink, or to write to it, that failed."""
         self.fault: str | None = None
         """Why the sink takes nothing just now; None while all is well."""
+        self.fault_since_s = 0.0
+        """Since when, on the monotonic clock."""
+        self._after = after
         self._open_sink, self._outbox = open_sink, outbox
         self._backoff = backoff or Backoff()
         self._sink: Sink | None = None
         self._rung = threading.Event()  # something was put, or the end has come
         self._stopping = threading.Event()
         self._deadline = float("inf")
-        self._faults, self._refusals = Seldom(_log, FAULTS_S), Seldom(_log)
-        self._told_s: float | None = None  # when a fault was logged that is not over
+        self._faults, self._refusals = Seldom(_log), Seldom(_log, CALM_S)
         self._thread = threading.Thread(target=self._run, name=f"sink {name}", daemon=True)
 
     def start(self) -> None:
@@ -59,21 +68,33 @@ class Delivery:
 
         A sink that is down, or fails now, is not waited for.
         """
-        self._deadline = time.monotonic() + within_s
-        self._stopping.set()
-        self._rung.set()
+        self.end(within_s)
         self._thread.join(within_s)
         left = self._outbox.depth(self.name)
         if left:
             _log.warning("%d events for the sink %s stay in the queue", left, self.name)
         return left
 
+    def end(self, within_s: float) -> None:
+        """Begin to stop, and wait for nothing; within 0 seconds, no further event is delivered."""
+        self._deadline = time.monotonic() + within_s
+        self._stopping.set()
+        self._rung.set()
+
     @property
     def alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def overdue(self) -> bool:
+        """Whether the time in which it had to end is over."""
+        return time.monotonic() >= self._deadline
+
     def _run(self) -> None:
+        if self._after is not None:
+            self._after._thread.join(LEFT_S)
+            self._after = None
         while not self._ended():
             self._rung.clear()
             try:
@@ -113,19 +134,18 @@ class Delivery:
     def _well(self) -> None:
         self._backoff.reset()
         self.fault = None
-        if self._told_s is not None:
-            _log.info("the sink %s is well again after %.1f s", self.name, time.monotonic() - self._told_s)
-            self._told_s = None
+        self._faults.over("the sink %s is well again", self.name)
 
     def _failed(self, error: Exception) -> None:
         """Close the sink and note why; what was taken waits again."""
         self.failures += 1
         self._close()
         self._outbox.done(self.name, [])
+        if self.fault is None:
+            self.fault_since_s = time.monotonic()
         self.fault = one_line(error if isinstance(error, EdgeRNNError) else f"{type(error).__name__}: {error}")
         waiting = self._outbox.depth(self.name)
-        if self._faults.warning("the sink %s fails, %d events wait: %s", self.name, waiting, self.fault):
-            self._told_s = self._told_s or time.monotonic()
+        self._faults.warning("the sink %s fails, %d events wait: %s", self.name, waiting, self.fault)
 
     def _pause_s(self, error: Exception) -> float:
         asked_s = error.wait_s if isinstance(error, SinkError) else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from edgernn.devices.daemon.counters import DaemonCounters
@@ -34,10 +35,24 @@ def health(counters: DaemonCounters) -> tuple[bool, dict[str, Any]]:
         "healthy": well,
         "uptime_s": _age(now, counters.started_s),
         "tended_age_s": _age(now, counters.tended_s),
+        "down": list(_down(counters, now)),
         "pipelines": pipelines,
         "sinks": sinks,
         **_wake(counters),
     }
+
+
+def _down(counters: DaemonCounters, now: float) -> Iterator[dict[str, Any]]:
+    """Yield what does not work just now, for how long, and why."""
+    for name, pipeline in counters.pipelines.items():
+        if pipeline.state in NOT_OPEN:
+            yield {"what": f"source of {name}", "for_s": _age(now, pipeline.state_since_s), "why": pipeline.error}
+    for name, sink in counters.sinks.items():
+        if (fault := sink.fault) is not None:
+            yield {"what": f"sink {name}", "for_s": _age(now, sink.fault_since_s), "why": fault}
+    outbox = counters.outbox
+    if outbox is not None and outbox.fault is not None:
+        yield {"what": "queue on disk", "for_s": _age(now, outbox.fault_since_s), "why": outbox.fault}
 
 
 def _wake(counters: DaemonCounters) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from edgernn.devices.daemon.config import PipelineConfig
 from edgernn.devices.daemon.counters import Counters
 from edgernn.devices.daemon.handover import Handover
 from edgernn.devices.daemon.prepare import Prepared
+from edgernn.devices.daemon.seldom import Seldom
 from edgernn.errors import EdgeRNNError, NotThereError, ShapeError, UsageError
 from edgernn.events import Event, Message
 from edgernn.stream import Chunk, EventStream, Source
@@ -48,6 +49,7 @@ class Listener:
         open_source: Callable[[PipelineConfig, EventStream], Source],
         put: Callable[[PipelineConfig, Event], Message],
         counters: Counters,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counters = counters
         self.prepared = prepared
@@ -55,13 +57,14 @@ class Listener:
         """Why the source could never be opened, where trying again is in vain."""
         self.opened = False
         """Whether the source was open once."""
-        self._open_source, self._put = open_source, put
+        self._open_source, self._put, self._clock = open_source, put, clock
         self._lock = threading.Lock()  # around who owns the stream: the thread of the current turn
         self._turn = 0
         self._waiting_since: float | None = None  # for the source; None while computing or between two tries
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._backoff = Backoff()
+        self._faults = Seldom(_log)
         self._source: Source | None = None
         self._next: Prepared | None = None
         self._handover = Handover()
@@ -137,11 +140,11 @@ class Listener:
     def tend(self) -> bool:
         """Give up waiting for a source that stalls; return whether all is well. Called every now and then."""
         since, stall_s = self._waiting_since, self.stall_s
-        if since is not None and stall_s and time.monotonic() - since > stall_s:
+        if since is not None and stall_s and self._clock() - since > stall_s:
             self._give_up()
         if self.counters.state == "ended" or (since is not None and not stall_s):
             return True
-        return time.monotonic() - self.counters.progress_s <= self.limit_s
+        return self._clock() - self.counters.progress_s <= self.limit_s
 
     def _give_up(self) -> None:
         with self._lock:
@@ -168,7 +171,7 @@ class Listener:
         counters.failures[cause] += 1
         counters.error = one_line(why if isinstance(why, (str, EdgeRNNError)) else f"{type(why).__name__}: {why}")
         counters.state, self._reopened = "reopening", True
-        _log.warning("%s: the source is opened again: %s", counters.name, counters.error)
+        self._faults.warning("%s: the source is opened again: %s", counters.name, counters.error)
 
     def _run(self, turn: int) -> None:
         if self._reopened:
@@ -181,7 +184,7 @@ class Listener:
                 return
             if self.fatal is not None:
                 return
-            self.counters.progress_s = time.monotonic()
+            self.counters.progress_s = self._clock()
             self._stopping.wait(self._backoff.next_s())
 
     def _owns(self, turn: int) -> bool:
@@ -191,7 +194,7 @@ class Listener:
         with self._lock:
             if not self._owns(turn):
                 return None
-            self.counters.progress_s = self._waiting_since = time.monotonic()
+            self.counters.progress_s = self._waiting_since = self._clock()
         try:
             source = self._open_source(self.prepared.config, self.prepared.stream)
         except Exception as error:
@@ -202,7 +205,7 @@ class Listener:
             return None
         with self._lock:
             if self._owns(turn) and not self._stopping.is_set():
-                self._source, self._waiting_since = source, time.monotonic()
+                self._source, self._waiting_since = source, self._clock()
                 self._opened_s, self.opened = self._waiting_since, True
                 self.counters.reopened += self._reopened
                 return source
@@ -227,7 +230,7 @@ class Listener:
                         return True
                     self._waiting_since = None
                 self._hear(chunk)
-                self._waiting_since = time.monotonic()
+                self._waiting_since = self._clock()
         except Exception as error:
             failure = error
         with self._lock:
@@ -242,7 +245,7 @@ class Listener:
         return True
 
     def _hear(self, chunk: Chunk) -> None:
-        begin, counters, config = time.monotonic(), self.counters, self.prepared.config
+        begin, counters, config = self._clock(), self.counters, self.prepared.config
         if self._next is not None:
             self._change()
         if chunk.lost or chunk.dropped:
@@ -270,7 +273,7 @@ class Listener:
         if self._heard_until_s is not None:
             gap = max(0, round((chunk.time_s - self._heard_until_s) * rate_hz) - len(chunk.samples))
         self.counters.dropped["gap"] += gap
-        _log.info("%s: the source is back", self.counters.name)
+        self._faults.over("%s: the source is back", self.counters.name)
         return gap
 
     def _push(self, stream: EventStream, chunk: Chunk, lost: int) -> bool:
@@ -289,7 +292,7 @@ class Listener:
             stream.reset(stream.clock_samples)
             return False
         if len(chunk.samples) or chunk.idle:
-            self.counters.progress_s = now = time.monotonic()
+            self.counters.progress_s = now = self._clock()
             if now - self._opened_s > STEADY_S:
                 self._backoff.reset()
         if stream.dropped:
@@ -345,7 +348,7 @@ class Listener:
             counters.step.observe(step_us / 1e6)
         for tap in counters.taps:
             tap.append(chunk)
-        now = time.monotonic()
+        now = self._clock()
         counters.busy_s += now - begin
         counters.compute.observe(now - begin)
         counters.latency.observe(max(0.0, now - chunk.time_s))

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 
-__all__ = ["Repeats", "set_up_log"]
+from edgernn.devices.daemon.seldom import CALM_S, Spacing
 
-BURST, WINDOW_S, MOST_KEYS = 5, 60.0, 256
+__all__ = ["Repeats", "logged"]
+
+BURST, MOST_KINDS, MOST_A_MINUTE = 5, 256, 100
 
 
-def set_up_log(form: str, level: str) -> None:
-    """Send what is logged to standard error; `form` is "auto", "text" or "json"."""
+@contextlib.contextmanager
+def logged(form: str, level: str) -> Iterator[None]:
+    """Send what is logged to standard error, as long as it is entered; `form` is "auto", "text" or "json"."""
     handler = logging.StreamHandler(sys.stderr)
     as_json = form == "json" or (form == "auto" and _is_journal())
     handler.setFormatter(_Json() if as_json else _Text())
     handler.addFilter(Repeats())
     root = logging.getLogger("edgernn")
-    root.handlers[:] = [handler]
+    before = root.handlers[:], root.level, root.propagate
+    root.handlers[:], root.propagate = [handler], False
     root.setLevel(level.upper())
-    root.propagate = False
+    try:
+        yield
+    finally:
+        root.handlers[:], level_before, root.propagate = before
+        root.setLevel(level_before)
 
 
 def _is_journal() -> bool:
@@ -37,37 +46,40 @@ def _is_journal() -> bool:
 
 
 class Repeats(logging.Filter):
-    """Lets a few lines of a kind pass in a minute, and says with the next one how many were left out.
+    """Lets the first lines of a kind pass, later ones ever more seldom, and says with those how many were left out.
 
-    Of one kind are lines with the same words and the same first value, which is what they are about.
+    Of one kind are lines with the same words and the same first value, which is what they are about. Of all kinds
+    together, no more than `MOST_A_MINUTE` pass.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._kinds: dict[object, tuple[float, int, int]] = {}  # begin of the window, passed, left out
+        self._kinds: dict[object, Spacing] = {}
+        self._minute, self._passed = 0, 0
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a line passes; called by one thread at a time, under the handler's lock."""
         about = record.args[0] if isinstance(record.args, tuple) and record.args else None
         kind = (record.name, record.levelno, record.msg, str(about))
-        now = self._clock()
-        begin, passed, left_out = self._kinds.pop(kind, (now, 0, 0))
-        if now - begin >= WINDOW_S:
-            begin, passed = now, 0
-        passes = passed < BURST
-        if passes:
-            record.__dict__["left_out"] = left_out
-        passed, left_out = (passed + 1, 0) if passes else (passed, left_out + 1)
-        self._kinds[kind] = begin, passed, left_out
-        if len(self._kinds) > MOST_KEYS:
+        spacing = self._kinds[kind] = self._kinds.pop(kind) if kind in self._kinds else Spacing(BURST, CALM_S)
+        if len(self._kinds) > MOST_KINDS:
             del self._kinds[next(iter(self._kinds))]
-        return passes
+        if not (spacing.due(now := self._clock()) and self._has_room(int(now // 60))):
+            spacing.left_out += 1
+            return False
+        record.__dict__["left_out"], spacing.left_out = spacing.left_out, 0
+        return True
+
+    def _has_room(self, minute: int) -> bool:
+        self._passed = self._passed + 1 if minute == self._minute else 1
+        self._minute = minute
+        return self._passed <= MOST_A_MINUTE
 
 
 def _words(record: logging.LogRecord) -> str:
     left_out = getattr(record, "left_out", 0)
-    return record.getMessage() + (f" (and {left_out} like this that were not logged)" if left_out else "")
+    return record.getMessage() + (f" (and {left_out:,} like this that were not logged)" if left_out else "")
 
 
 class _Text(logging.Formatter):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -40,7 +41,10 @@ class Outbox:
         self._lock = threading.RLock()
         self._bells: dict[str, Callable[[], object]] = {}
         self._file: QueueFile | None = None
-        self._faults, self._told = Seldom(_log), False
+        self._faults = Seldom(_log)
+        self.fault: str | None = None
+        """Why the disk takes nothing just now; None while all is well."""
+        self.fault_since_s = 0.0
         self._closed = False
         self._number = 0
         self._depths: Counter[str] = Counter()
@@ -186,9 +190,9 @@ class Outbox:
         except (sqlite3.Error, OSError, FailureError) as error:
             self._failed(error)
             return
-        if self._told:
-            _log.info("the queue %s can be written again: %d events go there", self.path, len(self._memory))
-            self._told = False
+        if self.fault is not None:
+            self.fault = None
+            self._faults.over("the queue %s can be written again: %d events go there,", self.path, len(self._memory))
         self._memory, self._gone = {}, set()
 
     def _leave_file(self) -> None:
@@ -216,7 +220,10 @@ class Outbox:
     def _failed(self, error: Exception) -> None:
         """Note why the disk took nothing; what is then too much for the memory goes, the oldest first."""
         fault = "disk full" if "full" in str(error) else "disk error"
-        self._told |= self._faults.warning("the queue %s takes nothing, events wait in memory: %s", self.path, error)
+        if self.fault is None:
+            self.fault_since_s = time.monotonic()
+        self.fault = str(error)
+        self._faults.warning("the queue %s takes nothing, events wait in memory: %s", self.path, error)
         if self._file is not None and type(error) is sqlite3.DatabaseError:
             self._file.close()  # damaged: opening it again sets it aside
             self._file = None

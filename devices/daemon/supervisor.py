@@ -56,6 +56,8 @@ class Supervisor:
         self._listeners: dict[str, Listener] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._sink_configs: Mapping[str, SinkConfig] = {}
+        self._leaving: list[Delivery] = []  # which had to go at a reload, and may still deliver
+        self._unswept = False
         self._wake: WyomingServer | None = None
         self._web: WebServer | None = None
         self._stamp = Stamp()
@@ -155,6 +157,7 @@ class Supervisor:
 
     def _tend(self) -> None:
         """Look after every pipeline, and tell systemd."""
+        self._sweep()
         well = [listener.tend() for listener in self._listeners.values()]
         well += [self._wake.tend()] if self._wake else []
         now, watchdog_s = time.monotonic(), self._notify.watchdog_s
@@ -246,7 +249,6 @@ class Supervisor:
                 self._end(old)
             self._listeners[name] = Listener(fresh, _open_source, self._put, counters)
             self._listeners[name].start()
-        self._outbox.retain(sink_configs)
         ready.forget_others()
         self.counters.pipelines = {name: listener.counters for name, listener in self._listeners.items()}
 
@@ -266,17 +268,29 @@ class Supervisor:
             old.stop(WAKE_END_S)
 
     def _open_sinks(self, configs: Mapping[str, SinkConfig], prepared: Collection[Prepared]) -> None:
+        """Open sinks in threads of theirs, and end others, without waiting for any."""
         for name in list(self._deliveries):
             if configs.get(name) != self._sink_configs[name]:  # it is gone, or another one by that name
-                self._deliveries.pop(name).stop(DRAIN_S)
+                self._leaving.append(self._deliveries.pop(name))
+                self._leaving[-1].end(0.0 if name in configs else DRAIN_S)  # another one delivers what waits
+        self._unswept = True
+        before = {delivery.name: delivery for delivery in self._leaving}
         for name, config in configs.items():
             if name not in self._deliveries:
                 words = [word for one in prepared if name in one.config.sinks for word in one.names]
                 opener = sinks.sink_opener(config.uri, config.options, list(dict.fromkeys(words)))
-                self._deliveries[name] = Delivery(name, opener, self._outbox)
+                self._deliveries[name] = Delivery(name, opener, self._outbox, after=before.get(name))
                 self._deliveries[name].start()
         self._sink_configs = configs
         self.counters.sinks = dict(self._deliveries)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Give up what waits for sinks that are gone, once these had their time."""
+        self._leaving = [delivery for delivery in self._leaving if delivery.alive and not delivery.overdue]
+        if self._unswept and not self._leaving:
+            self._unswept = False
+            self._outbox.retain(self._sink_configs)
 
     def _put(self, config: PipelineConfig, event: Event) -> Message:
         message = self._stamp(config.name, event)

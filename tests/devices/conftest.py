@@ -5,8 +5,7 @@ The TFLite files are in `models/`, made by `models/make.py`; the ONNX files are 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -183,15 +182,6 @@ ONNX: dict[str, Callable[[], Graph]] = {
     "hold": _hold_graph,
     "energy": _energy_graph,
 }
-
-
-@pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    """Undo what `edgernn serve` in this process does to the log."""
-    root = logging.getLogger("edgernn")
-    kept = root.handlers[:], root.level, root.propagate
-    yield
-    root.handlers[:], root.level, root.propagate = kept
 
 
 # tflite-runtime lives in an environment of its own, with NumPy 1: test_tflite_runtime.py makes one.

@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgernn.devices.daemon import delivery as delivery_module
+from edgernn.devices.daemon import supervisor as supervisor_module
 from edgernn.devices.daemon.backoff import Backoff
+from edgernn.devices.daemon.config import SinkConfig
 from edgernn.devices.daemon.delivery import Delivery
 from edgernn.devices.daemon.outbox import Outbox
-from edgernn.devices.daemon.seldom import Seldom
+from edgernn.devices.daemon.supervisor import Supervisor
 from edgernn.errors import RefusedError, SinkError, UsageError
 from edgernn.events import Keyword, Message, Stamp
 from edgernn.testing import ListSink
@@ -86,9 +88,9 @@ class Target:
 
 
 @contextmanager
-def delivering(path: Path, target: Target, **options: Backoff) -> Iterator[tuple[Outbox, Delivery]]:
+def delivering(path: Path, target: Target, backoff: Backoff | None = None) -> Iterator[tuple[Outbox, Delivery]]:
     outbox = Outbox(path / "outbox.sqlite")
-    delivery = Delivery("door", target.open, outbox, **options)
+    delivery = Delivery("door", target.open, outbox, backoff)
     try:
         yield outbox, delivery
     finally:
@@ -159,7 +161,7 @@ def test_one_failure_is_one_line_in_the_log_and_one_when_it_is_over(
         until(lambda: outbox.depth("door") == 0)
     first, last = caplog.messages
     assert first == "the sink door fails, 1 events wait: it went away"
-    assert last.startswith("the sink door is well again after 0.0")
+    assert last == "the sink door is well again after 0.0 s, 4 tries"
     assert (delivery.failures, target.opened) == (4, 5)
     assert target.closed == 4  # one opening failed
 
@@ -224,14 +226,45 @@ def test_waits_double_and_are_never_long() -> None:
         assert min(waits[6:]) >= 2.0
 
 
-def test_few_lines_for_many_warnings(caplog: pytest.LogCaptureFixture) -> None:
-    now = [0.0]
-    seldom = Seldom(logging.getLogger("seldom"), 60.0, lambda: now[0])
-    for second in range(150):
-        now[0] = second
-        seldom.warning("again: %d", second)
-    assert caplog.messages == [
-        "again: 0",
-        "again: 60 (and 59 like this one since the last)",
-        "again: 120 (and 59 like this one since the last)",
-    ]
+def test_one_sink_takes_the_place_of_another_without_a_pause(folder: Path) -> None:
+    hangs, fresh = Target("well", "hangs"), Target()
+    with delivering(folder, hangs) as (outbox, old):
+        sent = put(outbox, 3)
+        old.start()
+        until(lambda: len(hangs.arrived) == 1)
+        begin = time.monotonic()
+        old.end(0.0)
+        new = Delivery("door", fresh.open, outbox, after=old)
+        new.start()
+        assert time.monotonic() - begin < 0.1
+        time.sleep(0.05)
+        assert not fresh.opened, "the old one still writes"
+        hangs.released.set()
+        until(lambda: outbox.depth("door") == 0)
+        assert new.stop() == 0
+    assert (hangs.arrived, fresh.arrived) == (sent[:2], sent[2:])
+
+
+def test_a_reload_waits_for_no_sink(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor_module, "DRAIN_S", 0.2)
+    supervisor = Supervisor(lambda: pytest.fail("nothing is loaded"))
+    with Outbox(folder / "outbox.sqlite") as outbox:
+        supervisor._outbox = outbox
+        slow = SinkConfig("door", f"command:sh -c 'touch {folder}/began; sleep 0.3'")
+        supervisor._open_sinks({"door": slow, "gone": SinkConfig("gone", "command:sleep 3")}, [])
+        until(lambda: not supervisor._unswept)
+        sent = [STAMP("hall", Keyword("left", 0.9, 0.5, 1.0)) for _ in range(3)]
+        for message in sent:
+            outbox.put(message, ["door", "gone"])
+        until((folder / "began").exists)
+        begin = time.monotonic()
+        supervisor._open_sinks({"door": SinkConfig("door", f"json:{folder}/events")}, [])
+        assert time.monotonic() - begin < 0.1
+        assert outbox.depth("gone") == 3, "it has its time to deliver what waits"
+        until(lambda: outbox.depth("door") == 0)
+        while supervisor._unswept:  # as the main thread does, four times a second
+            supervisor._sweep()
+        assert (outbox.depth("gone"), outbox.dropped) == (0, {"sink removed": 3})
+        assert supervisor._deliveries["door"].stop() == 0
+    lines = (folder / "events").read_text().splitlines()
+    assert [Message.from_json(line).id for line in lines] == [message.id for message in sent[1:]]

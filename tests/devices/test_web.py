@@ -95,6 +95,9 @@ def test_health_and_readiness(daemon: Serving) -> None:
     assert health["pipelines"]["hall"]["state"] == "running"
     assert health["pipelines"]["hall"]["progress_age_s"] < 1
     assert "nobody" in health["sinks"]["down"]["fault"]
+    [down] = health["down"]
+    assert (down["what"], "nobody" in down["why"]) == ("sink down", True)
+    assert 0 < down["for_s"] <= health["uptime_s"]
     status, _, text = daemon.get("/ready")
     assert (status, json.loads(text)["ready"]) == (200, True)
 
