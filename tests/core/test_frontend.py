@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgernn.errors import ArtifactError, ShapeError, UsageError
-from edgernn.frontend import FrontEnd, LogMel, log_mel
+from edgernn.frontend import FrontEnd, LogMel, _rfft_of, log_mel
 
 SMALL = LogMel(rate_hz=8000, window_samples=200, hop_samples=80, fft_size=256, bands=20, high_hz=3800.0)
 NOISE = np.random.default_rng(0).normal(0.0, 0.1, 24000).astype(np.float32)
@@ -169,3 +169,9 @@ def test_a_malformed_dictionary_is_refused(change: dict[str, object], message: s
 def test_a_dictionary_that_lacks_keys_is_refused() -> None:
     with pytest.raises(ArtifactError, match=r"lacks keys \(bands, "):
         LogMel.from_dict({"kind": "log-mel", "rate_hz": 16000})
+
+
+@pytest.mark.parametrize("size", [512, 511])
+def test_short_way_to_the_fft_changes_no_bit(size: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((7, size)).astype(np.float32)
+    np.testing.assert_array_equal(_rfft_of(size)(rows), np.fft.rfft(rows))
