@@ -47,7 +47,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         pass  # the caller reads the JSON
     elif options.matrix and profiles:
         print(tell_matrix(profiles))
-    else:
+    elif profiles:
         print("\n\n".join(f"{profile.on}\n{tell(profile)}" if profile.on else tell(profile) for profile in profiles))
     if options.json and profiles:
         write_profiles(options.json, profiles)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from getpass import getpass
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +185,7 @@ async def connected(address: Address, keys: Keys, python: str = "python3") -> As
     command = f"exec {shlex.quote(python)} -c 'import base64; exec(base64.b64decode(\"{script}\"))'"
     try:
         async with (
-            asyncssh.connect(address.host, **_options(address, keys)) as connection,
+            asyncssh.connect(address.host, **_options(asyncssh, address, keys)) as connection,
             connection.create_process(command, encoding=None, window=MOST_LINE) as process,
         ):
             link = Link(address, process)
@@ -194,20 +197,35 @@ async def connected(address: Address, keys: Keys, python: str = "python3") -> As
                 alive.cancel()
                 await _leave(link, connection)
     except asyncssh.HostKeyNotVerifiable as error:
-        raise BoardError(_untrusted(asyncssh, address, keys)) from error
+        raise BoardError(f"{_untrusted(asyncssh, address, keys)} ({one_line(error)})") from error
     except asyncssh.PermissionDenied as error:
         raise BoardError(
             f"{address.text} lets nobody in with these keys ({one_line(error)}): give the one that it knows with "
             "--identity FILE, add it to the agent (ssh-add), or bring it there (ssh-copy-id)"
         ) from error
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-        raise UsageError(f"--identity: {one_line(error)}; a key with a passphrase goes through ssh-add") from error
+        raise UsageError(
+            f"--identity: {one_line(error)}; its passphrase is asked for on a terminal, or use ssh-add"
+        ) from error
     except (asyncssh.Error, OSError, TimeoutError, asyncio.TimeoutError) as error:
         said = one_line(error) or f"no answer within {CONNECT_S:g} seconds"
         raise BoardError(f"{address.text} cannot be reached: {said}") from error
 
 
-def _options(address: Address, keys: Keys) -> dict[str, Any]:
+@functools.cache
+def _key(asyncssh: Any, path: Path) -> Any:
+    """Return a private key, asking for its passphrase once for all boards; None where the agent may have it."""
+    try:
+        return asyncssh.read_private_key(path)
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
+        if sys.stdin.isatty():
+            return asyncssh.read_private_key(path, getpass(f"passphrase of {path}: "))
+        if "SSH_AUTH_SOCK" in os.environ:
+            return None
+        raise
+
+
+def _options(asyncssh: Any, address: Address, keys: Keys) -> dict[str, Any]:
     options: dict[str, Any] = {
         "connect_timeout": CONNECT_S,
         "login_timeout": CONNECT_S,
@@ -218,8 +236,9 @@ def _options(address: Address, keys: Keys) -> dict[str, Any]:
         options["username"] = address.user
     if address.port:
         options["port"] = address.port
-    if keys.identities:
-        options["client_keys"] = [str(Path(path).expanduser()) for path in keys.identities]
+    loaded = [_key(asyncssh, Path(path).expanduser()) for path in keys.identities]
+    if any(loaded):
+        options["client_keys"] = [key for key in loaded if key is not None]
     if keys.known_hosts:
         options["known_hosts"] = keys.known_hosts
     return options
@@ -239,9 +258,12 @@ def _untrusted(asyncssh: Any, address: Address, keys: Keys) -> str:
     path = Path(keys.known_hosts or "~/.ssh/known_hosts").expanduser()
     port = "" if address.port is None else f" -p {address.port}"
     file = f" -o UserKnownHostsFile={path}" if keys.known_hosts else ""
-    place = address.host if address.port in (None, 22) else f"[{address.host}]:{address.port}"
+    config = [str(file) for file in [Path("~/.ssh/config").expanduser()] if file.is_file()]
+    given = {"port": address.port} if address.port else {}
+    known = asyncssh.SSHClientConnectionOptions(host=address.host, config=config, **given)
+    place = known.host if known.port == 22 else f"[{known.host}]:{known.port}"
     with contextlib.suppress(OSError, ValueError):
-        if any(asyncssh.read_known_hosts(str(path)).match(address.host, "", address.port or 22)[:2]):
+        if any(asyncssh.read_known_hosts(str(path)).match(known.host, "", known.port)[:2]):
             return (
                 f"{address.text} shows another host key than the one in {path}: it was set up anew, or somebody is in "
                 f"between. Only if you know why: ssh-keygen -R '{place}' -f {path}, then connect once with ssh"

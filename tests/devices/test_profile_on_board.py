@@ -36,7 +36,8 @@ needs_sshd = [
 
 @pytest.fixture(scope="module")
 def pi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    with board(tmp_path_factory.mktemp("pi"), "EDGERNN_SILENCE_S=3") as running:
+    with pytest.MonkeyPatch.context() as patch, board(tmp_path_factory.mktemp("pi"), "EDGERNN_SILENCE_S=3") as running:
+        patch.setenv("EDGERNN_ALIVE_S", "0.5")
         yield running
 
 
@@ -229,10 +230,7 @@ class TestOnBoard:
             process.wait(10)
             wait_until(lambda: all_gone(pi), 5)
 
-    def test_network_cut_without_a_word(
-        self, pi: Board, energy_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("EDGERNN_ALIVE_S", "1")
+    def test_network_cut_without_a_word(self, pi: Board, energy_artifact: Artifact, tmp_path: Path) -> None:
         wire = Wire(pi.port)
         known = tmp_path / "known"
         known.write_text(f"[127.0.0.1]:{wire.port} {(pi.folder / 'host.pub').read_text()}")
