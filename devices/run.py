@@ -22,9 +22,9 @@ from edgernn.devices import decoders, sinks, sources
 from edgernn.devices.decoders import DecoderSpec, decoder_spec_of, names_of, read_decoder, with_threshold
 from edgernn.devices.pipeline import open_stream
 from edgernn.devices.runner import CHOICES, RUNTIMES, runtime_on
-from edgernn.devices.sources.microphone import list_microphones
+from edgernn.devices.sources.listing import list_devices, list_sensors
 from edgernn.devices.sources.pieces import Pieces
-from edgernn.errors import AudioError, UsageError
+from edgernn.errors import AudioError, EdgeRNNError, UsageError
 from edgernn.events import Stamp
 from edgernn.stream import EventStream, Sink, Source
 from edgernn.text import table
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     """Run the command; return the exit status."""
     options = _parser(prog).parse_args(arguments)
     if options.list_devices:
-        return _list_microphones()
+        return _list_devices()
     if options.artifact is None:
         raise UsageError("name the artifact to run: a folder that edgernn convert wrote")
     if options.duration is not None and not 0 < options.duration < float("inf"):
@@ -58,11 +58,20 @@ def main(arguments: Sequence[str], prog: str) -> int:
     return 0
 
 
-def _list_microphones() -> int:
-    found = list_microphones()
+def _list_devices() -> int:
+    try:
+        found = list_devices()
+    except EdgeRNNError as error:  # it cannot be told which microphones there are
+        found = list_sensors()
+        if not found:
+            raise
+        print(f"no microphones: {error}", file=sys.stderr)
     if not found:
-        raise AudioError("there is no microphone: plug one in, or give --source a recording or standard input")
-    print(table(["number", "microphone", "channels", "Hz"], found))
+        raise AudioError(
+            "there is no microphone, camera, serial line or sensor: plug one in, or give --source a recording or "
+            "standard input"
+        )
+    print(table(["--source", ""], found))
     return 0
 
 
@@ -162,7 +171,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--decoder", metavar="URI", help="what makes events of the outputs (default: the artifact's)")
     add("--duration", type=float, metavar="S", help="end after so many seconds of what comes")
     add("--rate", type=int, metavar="HZ", help="sample rate of standard input (default: the model's)")
-    add("--list-devices", action="store_true", help="list the microphones, and end")
+    add("--list-devices", action="store_true", help="list microphones, cameras, serial lines and sensors, and end")
     return parser
 
 

@@ -196,4 +196,4 @@ def _sounddevice() -> Any:
 def _no_microphone(device: int | str | None, error: Exception) -> str:
     which = "no microphone" if device is None else f"no microphone '{device}'"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{which} can be opened ({reason}): edgernn run ARTIFACT --list-devices shows those there are"
+    return f"{which} can be opened ({reason}): edgernn run --list-devices shows those there are"

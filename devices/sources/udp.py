@@ -1,10 +1,12 @@
 """Raw PCM in UDP datagrams: `udp://0.0.0.0:5004?rate=16000`, mono samples of 16 bits, little-endian.
 
-Datagrams have no numbers: what the network loses cannot be counted. RTP has (`rtp.py`).
+Datagrams have no numbers: what the network loses cannot be counted. RTP has (`rtp.py`). What the kernel drops, since it
+comes faster than it is taken, the kernel counts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import struct
@@ -27,6 +29,7 @@ LOOK_S = 0.05
 FRESH_S = 1.0  # without a datagram from its sender for so long, another one may take its place
 MOST_BYTES = 65536
 KERNEL_BYTES = 1 << 20
+SO_RXQ_OVFL = 40  # <asm-generic/socket.h>: with each datagram comes how many were dropped
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Address:
             listening = socket.socket(family, kind)
             try:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BYTES)
+                with contextlib.suppress(OSError):  # of Linux alone
+                    listening.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
                 self._join(listening, str(place[0]))
                 listening.bind(place)
             except OSError:
@@ -106,15 +111,25 @@ class UdpSource(InboxSource):
         self._start(self._receive)
 
     def _receive(self) -> None:
+        dropped = 0
         with self._socket:
             while not self._closed.is_set():
                 try:
-                    data, sender = self._socket.recvfrom(MOST_BYTES)
+                    data, notes, _, sender = self._socket.recvmsg(MOST_BYTES, socket.CMSG_SPACE(4))
                 except TimeoutError:
                     continue
                 except OSError as error:
                     raise AudioError(f"{self._name} cannot be heard any more: {error.strerror or error}") from error
+                total = next((struct.unpack("=I", note)[0] for _, kind, note in notes if kind == SO_RXQ_OVFL), dropped)
+                if total != dropped:
+                    self._overflowed((total - dropped) % 2**32, data)
+                    dropped = total
                 self._take(data, sender)
+
+    def _overflowed(self, count: int, data: bytes) -> None:
+        """Count datagrams that the kernel dropped before this one, which is taken to be as long as they were."""
+        lost = round(count * (len(data) // (2 * self._channels)) * self.rate_hz / self._input_hz)
+        self._inbox.note("kernel overflow", lost, lost)
 
     def _take(self, data: bytes, sender: Hashable) -> None:
         if len(data) % (2 * self._channels) or not data:

@@ -21,7 +21,7 @@ from edgernn.devices.sources.rtp import Packet, Reorder, RtpOptions, RtpSource, 
 from edgernn.devices.sources.udp import Address, UdpOptions, UdpSource
 from edgernn.errors import AudioError, SourceError, UsageError
 from edgernn.stream import Source
-from tests.devices.senders import RATE, SIZE, Sender, level, record, rtp
+from tests.devices.senders import RATE, SIZE, Sender, free_port, level, record, rtp
 
 
 def take(source: Source, samples: int) -> tuple[np.ndarray, int, dict[str, int]]:
@@ -87,6 +87,31 @@ def test_another_sender_is_heard_when_the_first_has_fallen_silent(monkeypatch: p
     second.close()
     assert np.rint(samples[[0, -1]] * 32768).tolist() == [100, 300]
     assert causes == {"stranger": 1, "malformed": 1}
+
+
+@pytest.mark.parametrize("scheme", ["udp", "rtp"])
+def test_flood_that_the_kernel_drops_is_counted(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgernn.devices.sources.udp.KERNEL_BYTES", 20_000)
+    taken, go = UdpSource._is_ours, threading.Event()
+
+    def wait(source: UdpSource, sender: object) -> bool:
+        go.wait(10)
+        return taken(source, sender)
+
+    monkeypatch.setattr(UdpSource, "_is_ours", wait)
+    port = free_port()
+    source = open_source(f"{scheme}://127.0.0.1:{port}", RATE)
+    sender = Sender(port, lambda n: level(1).astype("<i2").tobytes() if scheme == "udp" else rtp(n, level(1)))
+    given = sum(sender.give() for _ in range(200))
+    go.set()
+    time.sleep(0.1)
+    given += sum(sender.give() for _ in range(RtpOptions.window + 2))  # so many may overtake one that is late
+    samples, lost, causes = take(source, given)
+    source.close()
+    sender.close()
+    assert lost > 100 * SIZE
+    assert len(samples) + lost == given
+    assert causes == {"kernel overflow" if scheme == "udp" else "lost": lost}
 
 
 @given(st.integers(0, 65535), st.integers(1, 6), st.data())

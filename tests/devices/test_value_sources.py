@@ -6,25 +6,29 @@ import itertools
 import json
 import os
 import pty
+import sys
 import threading
 import time
 import tty
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgernn.cli import main
 from edgernn.devices.secret import Secret
-from edgernn.devices.sources import frame_rate, open_source
+from edgernn.devices.sources import frame_rate, listing, open_source
 from edgernn.devices.sources.lines import LineSplitter
+from edgernn.devices.sources.listing import list_sensors
 from edgernn.devices.sources.values import ValueReader
 from edgernn.errors import SourceError, UsageError
 from edgernn.stream import Source
 from tests.devices.mosquitto import Listener, Mosquitto, needs_mosquitto, until
-from tests.devices.stand_ins import IioDevice
+from tests.devices.stand_ins import IioDevice, sounddevice_of
 
 SHAPE = (2,)
 TEXT = st.text(max_size=12) | st.sampled_from(["a", "b", "1", "-2.5", "nan", "1e999", "1,2", "[", "{"])
@@ -280,3 +284,42 @@ def test_frame_uris_that_make_no_sense(tmp_path: Path) -> None:
     for uri, words in wrong.items():
         with pytest.raises((UsageError, SourceError), match=words):
             open_source(uri, 50, shape=SHAPE)
+
+
+def test_devices_are_listed_as_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a tree of files like that of a board with a USB camera, which has a second node, and an adapter."""
+    for number, index in ((0, 0), (1, 1), (10, 0)):
+        folder = tmp_path / "sys/class/video4linux" / f"video{number}"
+        folder.mkdir(parents=True)
+        (folder / "index").write_text(f"{index}\n")
+        (folder / "name").write_text(f"Camera {number}\n")
+    for name in ("video0", "video1", "video10", "ttyUSB0", "ttyACM0", "null"):
+        (tmp_path / "dev").mkdir(exist_ok=True)
+        (tmp_path / "dev" / name).touch()
+    (tmp_path / "dev/serial/by-id").mkdir(parents=True)
+    (tmp_path / "dev/serial/by-id/usb-FTDI_A1-port0").symlink_to("../../ttyUSB0")
+    IioDevice(tmp_path / "sys/bus/iio/devices")
+    found = list_sensors(tmp_path)
+    assert found == [
+        ("camera:0", "Camera 0"),
+        ("camera:10", "Camera 10"),
+        ("serial:/dev/ttyUSB0", "also /dev/serial/by-id/usb-FTDI_A1-port0, which stays the same"),
+        ("serial:/dev/ttyACM0", ""),
+        ("iio:bmi160", "channels accel_x, accel_y, pressure, temp, voltage3"),
+    ]
+    cameras = SimpleNamespace(Picamera2=SimpleNamespace(global_camera_info=lambda: [{"Num": 0, "Model": "imx708"}]))
+    monkeypatch.setitem(sys.modules, "picamera2", cameras)
+    monkeypatch.setattr(listing, "find_spec", lambda _: True)
+    assert list_sensors(tmp_path / "none") == [("picamera2:0", "imx708")]
+    monkeypatch.setitem(sys.modules, "sounddevice", sounddevice_of())
+    assert main(["run", "--list-devices"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "mic:1        USB mic (1 channel, 48000 Hz)" in lines
+    assert "picamera2:0  imx708" in lines
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert main(["run", "--list-devices"]) == 0  # the others, and why there are no microphones
+    out, err = capsys.readouterr()
+    assert "picamera2:0  imx708" in out
+    assert "edgernn[audio]" in err
