@@ -8,7 +8,7 @@ from html import escape
 
 from edgernn.devices.profiling.matrix import front, tell_matrix, typical_us
 from edgernn.devices.profiling.svg import Dot, Line, bars, lines, scatter
-from edgernn.devices.profiling.tell import cold_start, tell, tell_minutes
+from edgernn.devices.profiling.tell import cold_start, conditions, course, minute_rows, tell
 from edgernn.measured import Minute, Sustained
 from edgernn.profile import Profile
 from edgernn.text import table
@@ -21,15 +21,25 @@ body { max-width: 900px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { margin-top: 2.5rem; border-top: 1px solid #8886; padding-top: 1rem; }
 h3 { margin: 1.6rem 0 .3rem; font-size: 1rem; } p { margin: .3rem 0; }
 .quiet { opacity: .7; }
-svg { width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
+.wide { overflow-x: auto; }
+svg { width: 100%; min-width: 620px; height: auto; }
+svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
 pre { overflow-x: auto; font: 12.5px/1.45 ui-monospace, monospace;
 background: #8881; padding: .7rem; border-radius: 6px; }
-.legend span { margin-right: 1.2rem; font-size: .85rem; }
+.legend span { display: inline-block; margin-right: 1.2rem; font-size: .85rem; }
 .legend i { display: inline-block; width: .8rem; height: .8rem;
 border-radius: 2px; margin-right: .35rem; vertical-align: -1px; }
 .facts { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
 .facts div { border: 1px solid #8884; border-radius: 8px; padding: .5rem .9rem; }
 .facts b { display: block; font-size: 1.2rem; }
+.bars { display: grid; grid-template-columns: minmax(6rem, 18rem) 1fr; gap: .25rem .8rem; font-size: .85rem; }
+.bars span:nth-child(odd) { text-align: right; overflow-wrap: anywhere; }
+.bars span:nth-child(even) { white-space: nowrap; }
+.bars i { display: inline-block; height: .85rem; margin-right: .5rem; border-radius: 2px;
+background: #1f6feb; vertical-align: -2px; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #8883; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
 summary { cursor: pointer; margin-top: 1rem; }
 """
 MOST_BARS = 14
@@ -86,6 +96,7 @@ def _one(profile: Profile) -> str:
     place = profile.on or profile.machine.board or profile.machine.cpu
     parts = [
         f"<h2>{escape(_short(profile))}</h2><p>{escape(place)}, {escape(profile.measured_at)}</p>",
+        f'<p class="quiet">{escape(_surroundings(profile))}</p>',
         _facts(profile),
     ]
     if profile.sustained:
@@ -99,6 +110,7 @@ def _one(profile: Profile) -> str:
     if profile.operators:
         rows = [(f"{item.kind} × {item.nodes}", item.us) for item in profile.operators[:MOST_BARS]]
         parts.append(f"<h3>Operators, time in a step</h3>{bars(rows, 'µs')}")
+    parts += [f'<p class="quiet">{escape(remark)}</p>' for remark in profile.remarks]
     parts.append(f"<details><summary>As text</summary><pre>{escape(tell(profile))}</pre></details>")
     parts.append(f"<details><summary>To repeat it</summary><pre>{escape(_recipe(profile))}</pre></details>")
     return "".join(parts)
@@ -118,8 +130,28 @@ def _facts(profile: Profile) -> str:
     return f'<div class="facts">{"".join(f"<div><b>{escape(b)}</b>{escape(t)}</div>" for b, t in shown)}</div>'
 
 
+def _surroundings(profile: Profile) -> str:
+    machine = profile.machine
+    return f"{machine.cpu}, {machine.cores} cores, {machine.architecture}, {machine.system}; {conditions(profile)}"
+
+
 def _minutes(sustained: Sustained) -> str:
+    """Return the first and the last minute side by side, pictures where there are several, and all of them."""
     minutes = sustained.minutes
+    header, rows = minute_rows(sustained)
+    told = [i for i in range(len(header)) if any(row[i] != "–" for row in rows)]
+    beside = [["first minute", *rows[0][1:]], ["last minute", *rows[-1][1:]]]
+    parts = ["<h3>First and last minute</h3>", _table(["", *header[1:]], beside, told)]
+    silent = [name for i, name in enumerate(header) if i not in told]
+    nobody = f"; no sensor tells {', '.join(silent)}" if silent else ""
+    parts.append(f'<p class="quiet">{escape(course(sustained) + nobody)}</p>')
+    if len(minutes) > 1:
+        parts.append(_pictures(minutes))
+        parts.append(f"<details><summary>Every minute</summary>{_table(header, rows, told)}</details>")
+    return "".join(parts)
+
+
+def _pictures(minutes: Sequence[Minute]) -> str:
     times = [
         Line("p50", [m.p50_us for m in minutes]),
         Line("p99", [m.p99_us for m in minutes]),
@@ -130,7 +162,15 @@ def _minutes(sustained: Sustained) -> str:
         values = [value(minute) for minute in minutes]
         if any(item is not None for item in values):
             parts.append(lines([Line(name, values)], "minute", name, from_zero=name == "memory, MB"))
-    return "".join(parts) + f"<pre>{escape(tell_minutes(sustained))}</pre>"
+    return "".join(parts)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]) -> str:
+    def row(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(cells[i])}</{tag}>' for i in columns)}</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    return f'<div class="wide"><table>{row(header, "th")}{body}</table></div>'
 
 
 _SENSORS: Sequence[tuple[str, Callable[[Minute], float | None]]] = (

@@ -1,4 +1,4 @@
-"""Plots as SVG text, so that a report needs neither a plotting library nor a network."""
+"""Plots as text of SVG and HTML, so that a report needs neither a plotting library nor a network."""
 
 from __future__ import annotations
 
@@ -50,18 +50,14 @@ def lines(curves: Sequence[Line], x_label: str, y_label: str, first_x: int = 1, 
 
 
 def bars(rows: Sequence[tuple[str, float]], unit: str) -> str:
-    """Draw one horizontal bar for each row, with its number."""
+    """Draw one horizontal bar for each row, with its number: no SVG, for its names wrap on a narrow screen."""
     most = max((value for _, value in rows), default=0.0) or 1.0
-    left, high = 190, 24
-    body = []
-    for number, (name, value) in enumerate(rows):
-        top, length = number * high + 4, (WIDTH - left - 110) * value / most
-        body.append(f'<text x="{left - 8}" y="{top + 12}" text-anchor="end">{escape(name)}</text>')
-        body.append(
-            f'<rect x="{left}" y="{top}" width="{max(1.0, length):.1f}" height="15" rx="2" fill="{COLOURS[0]}"/>'
-        )
-        body.append(f'<text x="{left + length + 6:.1f}" y="{top + 12}">{value:.4g} {escape(unit)}</text>')
-    return _svg(body, len(rows) * high + 8, unit)
+    body = [
+        f"<span>{escape(name)}</span>"
+        f'<span><i style="width:{max(0.3, 70 * value / most):.1f}%"></i>{value:.4g} {escape(unit)}</span>'
+        for name, value in rows
+    ]
+    return f'<div class="bars">{"".join(body)}</div>'
 
 
 def scatter(dots: Sequence[Dot], x_label: str, y_label: str) -> str:
@@ -149,7 +145,7 @@ def _log_ticks(axis: _Axis) -> list[float]:
 
 def _svg(body: Sequence[str], height: int, title: str) -> str:
     head = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
-    return head + "".join(body) + "</svg>"
+    return f'<div class="wide">{head}{"".join(body)}</svg></div>'
 
 
 def _legend(names: Sequence[str]) -> str:

@@ -9,14 +9,14 @@ from edgernn.measured import Minute, Sustained
 from edgernn.profile import Profile
 from edgernn.text import table
 
-__all__ = ["bits", "cold_start", "tell", "tell_minutes"]
+__all__ = ["bits", "cold_start", "conditions", "course", "minute_rows", "tell", "tell_minutes"]
 
 MOST_OPERATORS = 12
 
 
 def tell(profile: Profile) -> str:
     """Return the profile with all of its parts."""
-    parts = [str(profile), _conditions(profile)]
+    parts = [str(profile), f"conditions: {conditions(profile)}"]
     if profile.rounds:
         rows = [(name, f"{value:.2f}", f"{low:.2f}", f"{high:.2f}") for name, value, low, high in cold_start(profile)]
         parts.append(table([f"ms, cold start of {len(profile.rounds)} processes", "median", "least", "most"], rows))
@@ -54,18 +54,27 @@ def bits(throttled: int | None) -> str:
 
 def tell_minutes(sustained: Sustained) -> str:
     """Return minute by minute, then the first and the last side by side."""
+    header, rows = minute_rows(sustained)
+    beside = table(["", "first", "last"], [*zip(header[1:], rows[0][1:], rows[-1][1:], strict=True)])
+    return f"{table(header, rows)}\n\n{beside}\n\n{course(sustained)}"
+
+
+def minute_rows(sustained: Sustained) -> tuple[list[str], list[list[str]]]:
+    """Return a header, and a row for each minute."""
     header = ["minute", "steps", "p50 µs", "p99", "p99.9", "max", "misses", "MHz", "°C", "throttled", "MB", "W"]
-    rows = [[str(number), *_cells(minute)] for number, minute in enumerate(sustained.minutes, 1)]
+    return header, [[str(number), *_cells(minute)] for number, minute in enumerate(sustained.minutes, 1)]
+
+
+def course(sustained: Sustained) -> str:
+    """Return at what pace it went, how memory grew, and whether it went to its end."""
     slope = "too short to tell a slope of memory"
     if sustained.memory_slope is not None and sustained.memory_slope_error is not None:
         error = 2 * sustained.memory_slope_error / 1e6
         growth = round(sustained.memory_slope / 1e6, 3) + 0.0  # no minus before a zero
         slope = f"memory grows by {growth:.3f} ± {error:.3f} MB an hour (two standard errors)"
-    first, last = _cells(sustained.minutes[0]), _cells(sustained.minutes[-1])
-    beside = table(["", "first", "last"], [*zip(header[1:], first, last, strict=True)])
     pace = "at the stream's pace" if sustained.paced else "back to back"
     ended = "; stopped before its time" if sustained.stopped else ""
-    return f"{table(header, rows)}\n\n{beside}\n\n{pace}; {slope}{ended}"
+    return f"{pace}; {slope}{ended}"
 
 
 def _cells(minute: Minute) -> list[str]:
@@ -86,7 +95,8 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _conditions(profile: Profile) -> str:
+def conditions(profile: Profile) -> str:
+    """Return what else went on while it was measured."""
     seen = profile.conditions
     parts = [
         "any core" if seen.pinned is None else f"pinned to core {seen.pinned}",
@@ -96,4 +106,4 @@ def _conditions(profile: Profile) -> str:
         parts.append(f"{seen.busy_before:.0%} of the machine busy before, load {seen.load}")
     if seen.busy_others is not None:
         parts.append(f"{seen.busy_others:.0%} taken by others meanwhile")
-    return f"conditions: {'; '.join(parts)}"
+    return "; ".join(parts)

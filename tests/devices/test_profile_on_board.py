@@ -316,5 +316,12 @@ def test_only_wheels_that_fit_are_sent() -> None:
         "cryptography-45-cp39-abi3-manylinux_2_28_aarch64.whl",
         "nonsense.whl",
     ]
-    kept = [path.name for path in fitting([Path(name) for name in names], (3, 11, 2), "aarch64")]
+    kept = [path.name for path in fitting([Path(name) for name in names], (3, 11, 2), "aarch64", (2, 36))]
     assert kept == [names[0], names[3], names[4]]
+    older = [path.name for path in fitting([Path(name) for name in names], (3, 11, 2), "aarch64", (2, 26))]
+    assert older == [names[3]], "the others want a newer C library"
+
+
+def test_newest_of_several_wheels_is_sent() -> None:
+    names = ["numpy-2.9.0-py3-none-any.whl", "numpy-2.10.1-py3-none-any.whl", "numpy-1.26.4-py3-none-any.whl"]
+    assert [path.name for path in fitting([Path(name) for name in names], (3, 11), "armv7l")] == [names[1]]

@@ -294,7 +294,9 @@ def test_page_is_whole_and_asks_nobody() -> None:
     assert "http" not in page
     assert "word<b>s" not in page, "names are text"
     pictures = re.findall(r"<svg.*?</svg>", page)
-    assert len(pictures) == 1 + 2 * 7  # minutes: times, heat, clock, memory; windows, cold start, operators
+    assert len(pictures) == 1 + 2 * 5  # minutes: times, heat, clock, memory; windows
+    assert page.count('<div class="bars">') == 2 * 2  # cold start, operators
+    ElementTree.fromstring(page.partition("<body>")[2].partition("</body>")[0].join(("<body>", "</body>")))
     for picture in pictures:
         ElementTree.fromstring(picture)
         assert "nan" not in picture
