@@ -15,6 +15,15 @@ __all__ = ["describe_machine", "describe_processor", "int8_overflows", "resident
 _X86 = "avx avx2 avx512_bf16 avx512_vnni avx512bw avx512dq avx512f avx512vl avx_vnni amx_int8 amx_tile f16c fma sse4_1"
 _ARM = "asimd asimddp asimdhp bf16 fphp i8mm neon sve sve2 vfpv4"
 _KNOWN = frozenset(f"{_X86} {_ARM}".split())
+# Implementer and part of the cores of Raspberry Pis and Jetsons
+_PARTS = {
+    ("0x41", "0xd03"): "Cortex-A53",
+    ("0x41", "0xd07"): "Cortex-A57",
+    ("0x41", "0xd08"): "Cortex-A72",
+    ("0x41", "0xd0b"): "Cortex-A76",
+    ("0x41", "0xd42"): "Cortex-A78AE",
+    ("0x4e", "0x004"): "NVIDIA Carmel",
+}
 
 
 def describe_machine(root: Path = Path("/")) -> Machine:
@@ -22,7 +31,7 @@ def describe_machine(root: Path = Path("/")) -> Machine:
     cpu = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
     heat = _read(root / "sys/class/thermal/thermal_zone0/temp")
     return Machine(
-        board=_read(root / "proc/device-tree/model"),
+        board=_read(root / "proc/device-tree/model") or _read(root / "sys/firmware/devicetree/base/model"),
         cpu=_cpu(_read(root / "proc/cpuinfo")),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         architecture=platform.machine(),
@@ -63,12 +72,16 @@ def int8_overflows(root: Path = Path("/"), architecture: str = "") -> bool:
 
 
 def _cpu(cpuinfo: str) -> str:
-    """Return the model of the CPU: x86 and a Pi's kernel name it, other ARM kernels give a part number."""
+    """Return the model of the CPU: of ARM's cores by their number, as kernels name the board there, or nothing."""
+    implementer, part = (
+        re.search(rf"^CPU {key}\s*:\s*(\S+)$", cpuinfo, re.MULTILINE) for key in ("implementer", "part")
+    )
+    if implementer and part and (implementer[1], part[1]) in _PARTS:
+        return _PARTS[implementer[1], part[1]]
     for key in ("model name", "Model", "Hardware"):
         found = re.search(rf"^{key}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
         if found:
             return " ".join(found[1].split())
-    part = re.search(r"^CPU part\s*:\s*(\S+)$", cpuinfo, re.MULTILINE)
     return f"CPU part {part[1]}" if part else platform.processor() or "unknown CPU"
 
 

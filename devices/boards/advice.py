@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -36,16 +38,21 @@ def advise(report: Report) -> list[Advice]:
 def _runtimes(report: Report) -> Iterator[Advice]:
     works = [trial for trial in report.trials if not trial.fault]
     if not works:
-        yield Advice(100, "no runtime works here, so no model does", "pip install 'edgernn[litert]'")
+        yield Advice(100, "no runtime works here, so no model does", f"{_pip()} ai-edge-litert")
     for trial in report.trials:
         if trial.fault and trial.provider in ("", "cpu"):
             package = "onnxruntime" if trial.provider else "ai-edge-litert"
-            mend = f"pip install --force-reinstall --no-cache-dir {package}"
+            mend = f"{_pip()} --force-reinstall --no-cache-dir {package}"
             if trial.runtime == "tflite-runtime":
-                mend = "pip install 'numpy<2', or take LiteRT instead: pip install 'edgernn[litert]'"
+                mend = f"{_pip()} 'numpy<2', or take LiteRT instead: {_pip()} ai-edge-litert"
             yield Advice(90 if works else 99, f"{trial.runtime} is installed and does not work: {trial.fault}", mend)
         elif trial.fault:
             yield Advice(35, f"{trial.runtime} has {trial.provider}, which does not work: {trial.fault}", CUDA)
+
+
+def _pip() -> str:
+    """Return how this very Python gets packages: on a board it is root's, in an environment, not the first `pip`."""
+    return f"{'' if os.access(sys.prefix, os.W_OK) else 'sudo '}{sys.executable} -m pip install"
 
 
 def _power(report: Report) -> Iterator[Advice]:

@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def examine(root: Path = Path("/"), asking: Ask = ask, trying: Callable[[], tupl
         kind=kind,
         machine=machine,
         bits=64 if platform.architecture()[0] == "64bit" else 32,
-        vitals=_vitals(root, asking),
+        vitals=read_vitals(root, asking),
         memory_bytes=memory.get("MemTotal"),
         available_bytes=memory.get("MemAvailable"),
         swap_bytes=memory.get("SwapTotal"),
@@ -132,13 +132,6 @@ def _built_in() -> list[str]:
         return ["cpu"]
     available = onnxruntime.get_available_providers()
     return [name for name, wanted in PROVIDERS.items() if wanted[0] in available]
-
-
-def _vitals(root: Path, asking: Ask) -> Vitals:
-    """Ask `vcgencmd` even where the kernel has the bits: there are kernels whose file always says 0."""
-    vitals = read_vitals(root)
-    found = re.search(r"throttled=0x([0-9a-f]+)", asking(["vcgencmd", "get_throttled"]) or "")
-    return replace(vitals, throttled=(vitals.throttled or 0) | int(found[1], 16)) if found else vitals
 
 
 def _memory(root: Path) -> dict[str, int]:

@@ -6,11 +6,12 @@ files like a board's.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgernn.devices.boards.tools import Ask, ask
 from edgernn.machine import resident_bytes
 
 __all__ = ["Vitals", "read_vitals"]
@@ -19,7 +20,6 @@ THROTTLED = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft
 """Bits of a Raspberry Pi's firmware; 16 above each is the one that says whether it ever was so since the start."""
 FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
 OF_THE_PROCESSOR = ("cpu", "soc", "pkg", "core")  # parts of the names of thermal zones
-VCGENCMD_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,26 @@ class Vitals:
         return {name: bool(self.throttled >> (bit + shift) & 1) for bit, name in THROTTLED.items()}
 
 
-def read_vitals(root: Path = Path("/")) -> Vitals:
-    """Read /sys and /proc below `root`; on the machine itself, also ask `vcgencmd` where only that can tell."""
-    throttled = _number(root / FIRMWARE, 16)
-    if throttled is None and root == Path("/"):
-        throttled = _vcgencmd_throttled()
-    return Vitals(_temperature(root), throttled, resident_bytes(root), _clock(root))
+def read_vitals(root: Path = Path("/"), asking: Ask | None = None) -> Vitals:
+    """Read /sys and /proc below `root`, and ask the board's programs: on the machine itself, unless told how."""
+    asking = asking or (ask if root == Path("/") else _nobody)
+    return Vitals(_temperature(root), _throttled(root, asking), resident_bytes(root), _clock(root))
+
+
+def _nobody(words: Sequence[str]) -> None:
+    """Answer as a board without any program."""
+
+
+def _throttled(root: Path, asking: Ask) -> int | None:
+    """Return the bits of the kernel's file and those of `vcgencmd`: there are kernels whose file always says 0.
+
+    A service that is fenced in has the file alone.
+    """
+    by_kernel = _number(root / FIRMWARE, 16)
+    found = re.search(r"throttled=0x([0-9a-f]+)", asking(["vcgencmd", "get_throttled"]) or "")
+    if found is None:
+        return by_kernel
+    return (by_kernel or 0) | int(found[1], 16)
 
 
 def _temperature(root: Path) -> float | None:
@@ -68,17 +82,6 @@ def _clock(root: Path) -> int | None:
     files = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
     kilohertz = [value for value in map(_number, files) if value is not None]
     return max(kilohertz) * 1000 if kilohertz else None
-
-
-def _vcgencmd_throttled() -> int | None:
-    program = shutil.which("vcgencmd")
-    if program is None:
-        return None
-    try:
-        told = subprocess.run([program, "get_throttled"], capture_output=True, text=True, timeout=VCGENCMD_S)
-        return int(told.stdout.strip().removeprefix("throttled="), 16)
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return None
 
 
 def _number(path: Path, base: int = 10) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def test_what_is_gravest_comes_first(tmp_path: Path) -> None:
                 "the clock is not synchronised", "this user is not in the group audio", "the clock follows the load",
                 ]  # fmt: skip
     assert [one.what.startswith(words) for one, words in zip(found, expected, strict=True)] == [True] * len(expected)
-    assert found[0].mend == "pip install 'edgernn[litert]'"
+    assert found[0].mend.endswith(f"{sys.executable} -m pip install ai-edge-litert")
     assert "mkswap" in found[4].mend
 
 

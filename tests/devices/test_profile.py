@@ -98,6 +98,15 @@ def test_machine_is_what_the_kernel_tells(tmp_path: Path) -> None:
     machine = describe_machine(tmp_path)
     assert (machine.board, machine.cpu) == ("Raspberry Pi 5 Model B Rev 1.0", "CPU part 0xd0b")
     assert (machine.governor, machine.temperature_c) == ("ondemand", 48.85)
+    pi = "CPU implementer\t: 0x41\nCPU part\t: 0xd08\n\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n"
+    (tmp_path / "proc/cpuinfo").write_text(pi)
+    (tmp_path / "proc/device-tree/model").unlink()
+    base = tmp_path / "sys/firmware/devicetree/base/model"  # which /proc/device-tree points to
+    base.parent.mkdir(parents=True)
+    base.write_text("Raspberry Pi 4 Model B Rev 1.4\x00")
+    machine = describe_machine(tmp_path)
+    assert (machine.board, machine.cpu) == ("Raspberry Pi 4 Model B Rev 1.4", "Cortex-A72")
+    base.unlink()
     (tmp_path / "proc/cpuinfo").write_text("processor : 0\nmodel name\t: Intel(R)  Atom\n")
     assert describe_machine(tmp_path).cpu == "Intel(R) Atom"
     assert describe_machine(tmp_path / "nothing").board == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -53,18 +54,42 @@ def test_zones_that_cannot_be_read(tmp_path: Path) -> None:
     assert read_vitals(tmp_path / "nowhere") == Vitals(None, None, 0, None)
 
 
+# `vcgencmd get_throttled` of a Pi 3B+ whose kernel's file says 0 (github.com/raspberrypi/linux/issues/2367), of a Pi 3
+# (github.com/raspberrypi/firmware/issues/615), and where it may not open /dev/vcio
 @pytest.mark.parametrize(
-    ("says", "throttled"),
-    [("echo throttled=0x50005", 0x50005), ("echo VCHI initialization failed", None), ("exit 1", None)],
+    ("by_kernel", "told", "throttled"),
+    [
+        ("0\n", "throttled=0x80008\n", 0x80008),
+        ("50000\n", "throttled=0x50005\n", 0x50005),
+        ("50005\n", None, 0x50005),
+        ("50005\n", "VCHI initialization failed\n", 0x50005),
+        (None, "throttled=0x50005\n", 0x50005),
+        (None, "VCHI initialization failed\n", None),
+        (None, None, None),
+    ],
 )
-def test_vcgencmd_where_only_that_can_tell(
-    says: str, throttled: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_throttled_by_kernel_and_by_firmware(
+    by_kernel: str | None, told: str | None, throttled: int | None, tmp_path: Path
 ) -> None:
+    if by_kernel is not None:
+        tree(tmp_path, {"sys/devices/platform/soc/soc:firmware/get_throttled": by_kernel})
+    asked: list[Sequence[str]] = []
+
+    def asking(words: Sequence[str]) -> str | None:
+        asked.append(words)
+        return told
+
+    assert read_vitals(tmp_path, asking).throttled == throttled
+    assert asked == [["vcgencmd", "get_throttled"]]
+
+
+def test_vcgencmd_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "vcgencmd"
-    program.write_text(f'#!/bin/sh\n[ "$1" = get_throttled ] && {says}\n')
+    program.write_text('#!/bin/sh\n[ "$1" = get_throttled ] && echo throttled=0x50005\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert read_vitals().throttled == throttled
+    assert read_vitals().throttled == 0x50005
+    assert read_vitals(tmp_path).throttled is None, "a tree of files has no programs"
 
 
 def test_this_machine() -> None:
