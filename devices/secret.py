@@ -23,7 +23,8 @@ class Secret:
     """
 
     kind: str
-    """"file", "credential" (of systemd, in `$CREDENTIALS_DIRECTORY`), "env", or "text" for the secret itself."""
+    """"file", "credential" (in systemd's `$CREDENTIALS_DIRECTORY` or, before a service is installed, where it will be
+    taken from), "env", or "text" for the secret itself."""
     where: str
 
     def reveal(self) -> str:
@@ -45,12 +46,18 @@ class Secret:
         if self.kind == "file":
             return Path(self.where)
         folder = os.environ.get("CREDENTIALS_DIRECTORY")
-        if folder is None:
+        if folder is not None:
+            return Path(folder, self.where)
+        own = os.environ.get("XDG_CONFIG_HOME") or f"{os.environ.get('HOME', '')}/.config"
+        stores = [Path("/etc/credstore"), Path(own, "credstore")]
+        found = next((path for store in stores if os.path.lexists(path := store / self.where)), None)
+        if found is None:
+            places = " or ".join(str(store / self.where) for store in stores)
             raise UsageError(
-                f"the credential {self.where} is systemd's to give (LoadCredential=), and there is no "
-                "$CREDENTIALS_DIRECTORY: outside of systemd, use { file = … } or { env = … }"
+                f"the credential {self.where} is neither where systemd has it ($CREDENTIALS_DIRECTORY) nor where "
+                f"install-service has it from ({places}): put it there, or use {{ file = … }} or {{ env = … }}"
             )
-        return Path(folder, self.where)
+        return found
 
     def __repr__(self) -> str:
         """Return stars."""

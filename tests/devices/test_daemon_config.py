@@ -132,6 +132,13 @@ def test_secrets_are_read_and_never_shown(tmp_path: Path, monkeypatch: pytest.Mo
     assert secret.reveal() == "hunter2"
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert Secret("credential", "mqtt").reveal() == "hunter2"
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with pytest.raises(UsageError, match=r"the credential mqtt is neither where .* put it there, or use \{ file"):
+        Secret("credential", "mqtt").reveal()
+    (tmp_path / "config/credstore").mkdir(parents=True)
+    (tmp_path / "mqtt").rename(tmp_path / "config/credstore/mqtt")
+    assert Secret("credential", "mqtt").reveal() == "hunter2", "what --check and install-service read"
     assert "hunter2" not in f"{config} {Secret('text', 'hunter2')}"
     with pytest.raises(UsageError, match="nowhere cannot be read: No such file"):
         Secret("file", str(tmp_path / "nowhere")).reveal()
