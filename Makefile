@@ -47,8 +47,8 @@ torch: $(READY)  ## the tests that build and export PyTorch modules; installs Py
 	$(BIN)/python -m pip install --quiet --prefer-binary --editable '.[torch]' 'torch==2.13.0'
 	$(BIN)/pytest -m torch $(TOGETHER) $(ARGS)
 
-arm: $(READY)  ## artifacts of every scheme on an emulated 64-bit ARM board (needs Debian; 400 MB into .cache, once)
-	$(BIN)/pytest -m arm $(ARGS)
+arm: $(READY)  ## the wheel installed and run on an emulated 64-bit ARM board (needs Debian; 600 MB into .cache, once)
+	$(BIN)/pytest -m arm -rs $(ARGS)
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check $(CODE)
