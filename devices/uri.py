@@ -71,7 +71,9 @@ def _read(hint: Any, value: Any, what: str) -> Any:
         next((one for one in get_args(hint) if one is not type(None)), hint) if type(None) in get_args(hint) else hint
     )
     if kind is Secret:
-        return value if isinstance(value, Secret) else Secret("text", _text(value, what))
+        if not isinstance(value, (str, Secret)):
+            raise UsageError(f"{what} must be a text")  # not what it is
+        return value if isinstance(value, Secret) else Secret("text", value)
     if isinstance(value, Secret):
         value = value.reveal()
     if kind is bool:

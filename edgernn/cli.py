@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from edgernn import __version__
 from edgernn.errors import EdgeRNNError, UsageError
+from edgernn.text import without_passwords
 
 __all__ = ["main"]
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except EdgeRNNError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {without_passwords(str(error))}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-__all__ = ["one_line", "table"]
+__all__ = ["one_line", "table", "without_passwords"]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], indent: str = "") -> str:
@@ -34,5 +35,15 @@ def one_line(words: object, most: int = 300) -> str:
     >>> one_line(ValueError("no such\\n    operator: \\x1b[1mRm\\x00"))
     'no such operator: [1mRm'
     """
-    line = "".join(letter for letter in " ".join(str(words).split()) if letter.isprintable())
+    line = "".join(letter for letter in " ".join(without_passwords(str(words)).split()) if letter.isprintable())
     return line if len(line) <= most else f"{line[:most]}…"
+
+
+def without_passwords(words: str) -> str:
+    """Return words that can be shown: with stars for what stands before the host of a URI, or is a secret option.
+
+    >>> without_passwords("no answer from mqtt://anna:secret@broker/hall?user=anna&password=secret")
+    'no answer from mqtt://***@broker/hall?user=anna&password=***'
+    """
+    words = re.sub(r"(?<=://)[^/\s]*@", "***@", words)
+    return re.sub(r"(?<=[?&])(password|token|secret)=[^&\s'\"]+", r"\1=***", words)

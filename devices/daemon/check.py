@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 from edgernn.devices import sinks, sources
 from edgernn.devices.daemon.config import Config, SinkConfig, SourceConfig
+from edgernn.devices.daemon.fields import Problems
 from edgernn.devices.daemon.prepare import prepare
 from edgernn.devices.daemon.store import check_trusted, trusted_keys
 from edgernn.devices.daemon.wake_words import WakeWords
 from edgernn.devices.secret import Secret
-from edgernn.errors import EdgeRNNError, FailureError, NotThereError, UsageError
-from edgernn.text import table
+from edgernn.devices.signing import TrustedKey
+from edgernn.errors import EdgeRNNError, FailureError, NotThereError
+from edgernn.text import table, without_passwords
 
 __all__ = ["check", "check_places"]
 
@@ -23,20 +26,23 @@ def check(config: Config) -> str:
 
     Raises `UsageError` with a line for each mistake.
     """
-    rows, problems = [], []
-    trusted = trusted_keys(config.store)
+    rows: list[list[str]] = []
+    problems = Problems()
+    trusted: list[TrustedKey] = []
+    with _problem(problems, config.place("store", "trusted_keys")):
+        trusted = trusted_keys(config.store)
     for name, pipeline in config.pipelines.items():
-        try:
+        with _problem(problems, config.place("pipeline", name), config.place("pipeline", name, "artifact")):
             check_trusted(pipeline.artifact, trusted)
             prepared = prepare(pipeline)
             stream, runtime = prepared.stream, prepared.stream.runner.runtime
-            rows.append([name, pipeline.source.uri, prepared.artifact.name, runtime, ", ".join(pipeline.sinks)])
+            shown = without_passwords(pipeline.source.uri)
+            rows.append([name, shown, prepared.artifact.name, runtime, ", ".join(pipeline.sinks)])
             stream.runner.close()
-            _check_source(pipeline.source, stream.rate_hz, stream.frame_shape)
-        except EdgeRNNError as error:
-            problems.append(f"pipeline {name}: {error}")
+            with _problem(problems, config.place("pipeline", name, "source")):
+                _check_source(pipeline.source, stream.rate_hz, stream.frame_shape)
     if config.wake is not None:
-        try:
+        with _problem(problems, config.place("wake"), config.place("wake", "artifact")):
             for artifact in config.wake.artifact:
                 check_trusted(artifact, trusted)
             words = WakeWords(config.wake)
@@ -44,25 +50,39 @@ def check(config: Config) -> str:
                 runtime = one.stream.runner.runtime
                 rows.append(["wake", config.wake.listen, one.artifact.name, runtime, ", ".join(config.wake.sinks)])
             words.retire()
-        except EdgeRNNError as error:
-            problems.append(f"wake: {error}")
     for name, sink in config.sinks.items():
-        try:
+        with _problem(problems, config.place("sink", name)):
             _check_sink(sink)
-        except EdgeRNNError as error:
-            problems.append(f"sink {name}: {error}")
-    if problems:
-        raise UsageError("\n  ".join(problems))
+    problems.check()
     return table(["pipeline", "source", "artifact", "runtime", "sinks"], rows)
 
 
+@contextlib.contextmanager
+def _problem(problems: Problems, place: str, of_artifact: str = "") -> Iterator[None]:
+    """Note what is raised, with its place."""
+    try:
+        yield
+    except EdgeRNNError as error:
+        is_artifact = isinstance(error, (FailureError, NotThereError))
+        problems.add(of_artifact if is_artifact and of_artifact else place, str(error))
+
+
 def check_places(config: Config) -> None:
-    """Check what a start or a reload would stumble over; a source that is not there just now is waited for."""
-    for sink in config.sinks.values():
-        _check_sink(sink)
-    for pipeline in config.pipelines.values():
-        with contextlib.suppress(FailureError, NotThereError):
+    """Check what a start or a reload would stumble over; a source that is not there just now is waited for.
+
+    Raises `UsageError` with a line for each mistake.
+    """
+    problems = Problems()
+    for name, sink in config.sinks.items():
+        with _problem(problems, config.place("sink", name)):
+            _check_sink(sink)
+    for name, pipeline in config.pipelines.items():
+        with (
+            _problem(problems, config.place("pipeline", name, "source")),
+            contextlib.suppress(FailureError, NotThereError),
+        ):
             _check_source(pipeline.source, ANY_HZ, None)
+    problems.check()
 
 
 def _check_source(source: SourceConfig, rate_hz: float, shape: tuple[int, ...] | None) -> None:

@@ -51,6 +51,7 @@ from edgernn.devices.secret import Secret
 from edgernn.devices.sources.pieces import CHUNK_MS
 from edgernn.errors import UsageError
 from edgernn.sensor_stream import HOLD_FRAMES
+from edgernn.text import without_passwords
 
 __all__ = [
     "Config",
@@ -230,11 +231,20 @@ class Config:
     """None unless there is a table `[http]`, or a value for it."""
     queue: QueueConfig
     store: StoreConfig
+    places: Layers = field(repr=False, compare=False)
+    """Where each value stands."""
     state: Annotated[Path | None, path] = None
     """Folder for what outlives the daemon; by default $STATE_DIRECTORY, or ~/.local/state/edgernn."""
     log: Annotated[str, choice("auto", "text", "json")] = "auto"
     """"auto": text on a terminal, JSON lines under systemd."""
     level: Annotated[str, choice("debug", "info", "warning", "error")] = "info"
+
+    def place(self, *keys: str) -> str:
+        """Return where a value stands, such as "edge.toml:12"; a sink that has no table stands in its pipeline."""
+        if keys[0] == "sink" and keys not in self.places.places:
+            users = [("pipeline", name) for name, one in self.pipelines.items() if keys[1] in one.sinks]
+            keys = (*(users[0] if users else ("wake",)), "sinks")
+        return self.places.place(keys)
 
     @property
     def folder(self) -> Path:
@@ -340,7 +350,7 @@ def _config(layers: Layers, folder: Path, problems: Problems) -> Config:
     for name in set(top) - set(readers(Config)):
         problems.add(layers.place((name,)), unknown((name,), dict.fromkeys([*readers(Config), *SECTIONS, *NAMED])))
         del top[name]
-    return fill(Config, rest, (), problems, pipelines=pipelines, sinks=sinks, **sections)
+    return fill(Config, rest, (), problems, pipelines=pipelines, sinks=sinks, places=layers, **sections)
 
 
 def _beside(folder: Path, part: Part) -> Part:
@@ -406,4 +416,4 @@ def _without_password(uri: str) -> str:
     >>> _without_password("mqtt://anna:secret@broker:1883/hall")
     'mqtt://broker:1883/hall'
     """
-    return re.sub(r"(?<=//)[^/]*@", "", uri)
+    return without_passwords(uri).replace("://***@", "://")

@@ -25,6 +25,7 @@ else:
 __all__ = ["Layers", "read_file_layer", "value_of"]
 
 MOST_BYTES = 2**20
+HINTS = {"Invalid value": "; a text stands in quotes", "Cannot overwrite a value": "; this key stands there twice"}
 Keys = tuple[str, ...]
 
 
@@ -38,7 +39,11 @@ class Layers:
     """Where all is from that has no place of its own."""
 
     def place(self, keys: Keys) -> str:
-        """Return where a value stands, or else the nearest table around it."""
+        """Return where a value stands, or else the first one in it, or the nearest table around it."""
+        if keys and keys not in self.places:
+            inner = (place for known, place in self.places.items() if known[: len(keys)] == keys)
+            if first := next(inner, None):
+                return first
         for length in range(len(keys), 0, -1):
             if keys[:length] in self.places:
                 return self.places[keys[:length]]
@@ -69,7 +74,7 @@ def read_file_layer(path: Path) -> Layers:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         reason, line = _reason_and_line(str(error), text)
-        raise UsageError(f"{path}:{line}: not TOML: {reason}") from error
+        raise UsageError(f"{path}:{line}: not TOML: {reason}{HINTS.get(reason, '')}") from error
     except RecursionError as error:
         raise UsageError(f"the configuration {path} is nested too deeply") from error
     places = {keys: f"{path}:{line}" for keys, line in _statements(text)}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 
 from edgernn.devices.daemon.seldom import CALM_S, Spacing
+from edgernn.text import without_passwords
 
 __all__ = ["Repeats", "logged"]
 
@@ -79,13 +80,14 @@ class Repeats(logging.Filter):
 
 def _words(record: logging.LogRecord) -> str:
     left_out = getattr(record, "left_out", 0)
-    return record.getMessage() + (f" (and {left_out:,} like this that were not logged)" if left_out else "")
+    more = f" (and {left_out:,} like this that were not logged)" if left_out else ""
+    return without_passwords(record.getMessage()) + more
 
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time_ = datetime.fromtimestamp(record.created).isoformat(sep=" ", timespec="milliseconds")
-        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        trace = f"\n{without_passwords(self.formatException(record.exc_info))}" if record.exc_info else ""
         return f"{time_} {record.levelname.lower():<7} {_words(record)}{trace}"
 
 
@@ -99,5 +101,5 @@ class _Json(logging.Formatter):
             "message": _words(record),
         }
         if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
+            line["trace"] = without_passwords(self.formatException(record.exc_info))
         return json.dumps(line)

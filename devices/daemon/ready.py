@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgernn.devices.daemon.store import Store, trusted_keys
 from edgernn.devices.daemon.wake_counters import WAKE
 from edgernn.devices.daemon.wake_words import WakeWords, wake_key
 from edgernn.devices.daemon.watch import Watch
+from edgernn.errors import EdgeRNNError
 
 __all__ = ["Ready", "prepare_from", "same_place"]
 
@@ -39,14 +41,27 @@ class Ready:
         """
         store = Store(config.folder / "artifacts", trusted_keys(config.store), refused)
         watch = Watch(_artifacts(config), config.store.watch_s)
-        prepared = {
-            name: prepare_from(store, pipeline, running.get(name)) for name, pipeline in config.pipelines.items()
-        }
-        return cls(config, prepared, _words(store, config.wake, words), store, watch)
+        prepared = {}
+        for name, pipeline in config.pipelines.items():
+            with _placed(config.place("pipeline", name)):
+                prepared[name] = prepare_from(store, pipeline, running.get(name))
+        with _placed(config.place("wake")):
+            fresh = _words(store, config.wake, words)
+        return cls(config, prepared, fresh, store, watch)
 
     def forget_others(self) -> None:
         """Take what else an earlier configuration kept out of the store."""
         self.store.retain([*self.prepared, *([WAKE] if self.words else [])])
+
+
+@contextlib.contextmanager
+def _placed(place: str) -> Iterator[None]:
+    """Have an error say where in the configuration its cause stands."""
+    try:
+        yield
+    except EdgeRNNError as error:
+        error.args = (f"{place}: {error}",)
+        raise
 
 
 def _artifacts(config: Config) -> list[Path]:

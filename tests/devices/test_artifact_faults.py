@@ -87,7 +87,7 @@ def test_check_of_signatures(tmp_path: Path, energy_artifact: Artifact, capsys: 
     write_config(tmp_path, '[store]\ntrusted_keys = "release.pub"\n')  # beside the configuration
     command = ["serve", str(tmp_path / "edge.toml"), "--check"]
     assert main(command) == 2
-    assert "pipeline hall: " in (shown := capsys.readouterr().err)
+    assert "edge.toml:3: " in (shown := capsys.readouterr().err)
     assert "is not signed, and only signed artifacts are trusted here" in shown
     sign(energy_artifact, read_key(tmp_path / "release"))
     assert main(command) == 0

@@ -275,7 +275,8 @@ def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.Capture
     write_config(tmp_path, '[pipeline.b]\nartifact="energy"\nsource="nowhere.wav"\nsinks="mtqt:x"\n', "nothing")
     assert main(["serve", str(tmp_path / "edge.toml"), "--check"]) == 2
     shown = capsys.readouterr().err
-    assert "pipeline hall" in shown
+    places = [line.partition(": ")[0].rpartition("/")[2] for line in shown.partition("error: ")[2].splitlines()]
+    assert places == ["edge.toml:3", "edge.toml:8", "edge.toml:9"], "artifact, source and sink"
     assert "nothing does not exist" in shown
     assert "the recording nowhere.wav is not there" in shown
     assert "there is no sink 'mtqt:x'" in shown
