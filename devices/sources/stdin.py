@@ -6,6 +6,7 @@ import io
 import select
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,6 +21,8 @@ __all__ = ["StdinSource"]
 MOST_BYTES = 65536  # what a pipe holds
 LOOK_S = 0.1
 SCALE = np.array(1 / 32768, np.float32)
+_heard = weakref.WeakSet[io.BufferedReader]()
+"""Streams that have given samples: opened again after a pause, they may be at their end, and that is no fault."""
 
 
 class StdinSource:
@@ -45,8 +48,9 @@ class StdinSource:
             have = half + self._read(memory[half:], 2 * self._pieces.missing(position) - half)
             if self._closed and have == half:
                 return
-            if not position:
+            if self._stream not in _heard:
                 _check_beginning(bytes(memory[: min(have, 4)]))
+                _heard.add(self._stream)
             if have == half:
                 yield Chunk(self._resampler.finish(), time.monotonic())
                 return

@@ -89,16 +89,21 @@ class Pipe:
     """Standard input, with a program before it."""
 
     def __init__(self) -> None:
-        reading, self._writing = os.pipe()
+        reading, writing = os.pipe()
         self.stream: Any = os.fdopen(reading, "rb")
+        self._program = os.fdopen(writing, "wb", buffering=0)
 
     def give(self) -> int:
-        os.write(self._writing, level(9).tobytes())
+        self._program.write(level(9).tobytes())
         return SIZE
+
+    def end(self) -> None:
+        """Let the program end."""
+        self._program.close()
 
     def close(self) -> None:
         self.stream.close()
-        os.close(self._writing)
+        self.end()
 
 
 class Grower:

@@ -21,6 +21,7 @@ from edgernn.devices.sources.resample import Resampler
 from edgernn.devices.sources.stdin import StdinSource
 from edgernn.errors import AudioError, MissingDependencyError, UsageError
 from edgernn.stream import Source
+from tests.devices.senders import Pipe
 from tests.devices.stand_ins import sounddevice_of
 
 
@@ -95,6 +96,20 @@ def test_stdin_gives_what_is_piped_in_wherever_it_is_cut(input_hz: int) -> None:
     samples = everything(StdinSource(16000, input_hz, io.BufferedReader(Dribble(), 16)))
     assert abs(len(samples) - 8000) <= 1
     np.testing.assert_allclose(samples[800:7200], tone(16000, 0.5)[800:7200], atol=2e-3)
+
+
+def test_stdin_opened_again_goes_on_and_ends() -> None:
+    pipe = Pipe()
+    first = StdinSource(16000, 16000, pipe.stream)
+    pipe.give()
+    heard = len(next(iter(first)).samples)
+    first.close()
+    pipe.give()
+    assert not list(first)
+    pipe.end()
+    assert heard + len(everything(StdinSource(16000, 16000, pipe.stream))) == 640
+    assert len(everything(StdinSource(16000, 16000, pipe.stream))) == 0  # the end, and not one without a beginning
+    pipe.close()
 
 
 def test_half_a_sample_at_the_end_is_dropped() -> None:
