@@ -161,7 +161,8 @@ def _changes(before: Profile, after: Profile) -> list[str]:
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Compare two results of edgernn profile --json. Exit status: 0 nothing is slower, 1 something is.",
+        description="Compare two results of edgernn profile --json. Exit status: 0 nothing is slower, 1 something is "
+        "(or a file is broken), 2 misuse.",
     )
     add = parser.add_argument
     add("before", help="result file")

@@ -146,6 +146,9 @@ def _check(options: argparse.Namespace, threads: Sequence[int]) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is for boards: name one with --on user@host")
     for text in options.on:
         Address.read(text)
+    for path in options.identity:
+        if not Path(path).expanduser().is_file():
+            raise UsageError(f"--identity {path}: there is no such file")
     if len(set(options.on)) < len(options.on):
         raise UsageError("--on names the same board twice: two measurements at once disturb each other")
     for path in filter(None, (options.json, options.report, options.picture)):

@@ -176,9 +176,6 @@ async def connected(address: Address, keys: Keys, python: str = "python3") -> As
         import asyncssh
     except ImportError as error:
         raise MissingDependencyError("profiling over SSH", "asyncssh", "remote") from error
-    for path in keys.identities:
-        if not Path(path).expanduser().is_file():
-            raise UsageError(f"--identity {path}: there is no such file")
     if keys.known_hosts and not Path(keys.known_hosts).is_file():
         raise BoardError(_untrusted(asyncssh, address, keys))
     script = base64.b64encode(Path(__file__).with_name("board_side.py").read_bytes()).decode()

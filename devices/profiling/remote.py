@@ -189,7 +189,12 @@ async def _copy(link: Link, artifacts: Sequence[Artifact]) -> list[str]:
 def _environment(link: Link) -> dict[str, str]:
     """Return variables with which a Python there finds what was brought, and leaves nothing outside the folder."""
     folder = link.facts["folder"]
-    return {"PYTHONPATH": f"{folder}/site", "PYTHONPYCACHEPREFIX": f"{folder}/compiled", "TMPDIR": folder}
+    return {
+        "PYTHONPATH": f"{folder}/site",
+        "PYTHONPYCACHEPREFIX": f"{folder}/compiled",
+        "PYTHONDONTWRITEBYTECODE": "",
+        "TMPDIR": folder,
+    }
 
 
 def _usable(job: Job, facts: Mapping[str, Any], wheels: Collection[str]) -> list[Runtime]:

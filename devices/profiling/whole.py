@@ -29,7 +29,7 @@ from edgernn.profile import Profile
 
 __all__ = ["Wanted", "facts_of", "measure_whole", "settings_of", "steps_of_a_round"]
 
-ENVIRONMENT = ("OMP_", "ORT_", "XNNPACK_", "MALLOC_", "LD_PRELOAD", "PYTHONMALLOC", "CUDA_VISIBLE")
+ENVIRONMENT = ("OMP_", "ORT_", "XNNPACK_", "MALLOC_", "LD_PRELOAD", "PYTHON", "CUDA_VISIBLE")
 """Variables that change how fast something runs begin like these."""
 Progress = Callable[[float, str], None]
 

@@ -157,6 +157,34 @@ class TestOnBoard:
         assert result.returncode == 1
         assert "lets nobody in with these keys" in result.stderr
 
+    def test_key_with_a_passphrase(self, pi: Board, energy_artifact: Artifact, tmp_path: Path) -> None:
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", tmp_path / "key"], check=True)
+        words = [
+            "--on",
+            pi.address,
+            "--known-hosts",
+            str(pi.folder / "known_hosts"),
+            "--identity",
+            str(tmp_path / "key"),
+        ]
+        result = profile(energy_artifact, *words, *QUICK)
+        assert result.returncode == 1
+        assert "its passphrase is asked for on a terminal, or use ssh-add" in result.stderr
+
+    def test_names_and_jumps_of_ssh_configuration(
+        self, pi: Board, energy_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / ".ssh").mkdir()
+        there = f"HostName 127.0.0.1\nPort {pi.port}\nIdentityFile {pi.folder}/id\n"
+        (tmp_path / ".ssh/config").write_text(f"Host gate\n{there}Host garden\n{there}ProxyJump gate\n")
+        known = tmp_path / ".ssh/known_hosts"
+        known.write_text((pi.folder / "known_hosts").read_text())
+        words = ["--on", "garden", "--python", "/nowhere/python3"]
+        assert "garden: /nowhere/python3 does not run there" in profile(energy_artifact, *words).stderr
+        known.write_text(f"[127.0.0.1]:{pi.port} {(pi.folder / 'id.pub').read_text()}")
+        assert "garden shows another host key" in profile(energy_artifact, *words).stderr
+
     def test_python_that_lacks_everything(self, pi: Board, energy_artifact: Artifact, tmp_path: Path) -> None:
         result = profile(energy_artifact, *pi.options, *QUICK, "--python", str(bare_python(tmp_path / "bare")))
         assert result.returncode == 1

@@ -325,6 +325,7 @@ def test_durations(text: str, seconds: float) -> None:
         (["a", "--sustain", "0m"], "--sustain 0m: expected"),
         (["a", "--wheels", "w"], "--wheels is for boards"),
         (["a", "--on", "x", "--on", "x"], "the same board twice"),
+        (["a", "--on", "x", "--identity", "/nowhere/key"], "--identity /nowhere/key: there is no such file"),
         (["a", "--on", "x", "--picture", "p.png"], "--report draws any"),
         (["a", "--json", "/nowhere/x.json"], "its folder does not exist"),
         (["a", "--pin", "4000"], "--pin 4000"),
