@@ -173,7 +173,10 @@ class Profile:
         return [
             ("artifact", f"{self.artifact} ({self.format}, {self.scheme})"),
             ("runtime", f"{self.runtime}, {self.threads} thread{'s' * (self.threads > 1)}"),
-            ("machine", f"{board}{machine.cpu}, {machine.cores} cores, {machine.architecture}"),
+            (
+                "machine",
+                f"{board}{machine.cpu}, {machine.cores} core{'s' * (machine.cores > 1)}, {machine.architecture}",
+            ),
             ("system", f"{machine.system}, Python {machine.python}"),
             ("steps", pace),
             ("real-time factor", "–" if factor is None else f"{factor:.5f}"),

@@ -132,7 +132,8 @@ def _facts(profile: Profile) -> str:
 
 def _surroundings(profile: Profile) -> str:
     machine = profile.machine
-    return f"{machine.cpu}, {machine.cores} cores, {machine.architecture}, {machine.system}; {conditions(profile)}"
+    cores = f"{machine.cores} core{'s' * (machine.cores > 1)}"
+    return f"{machine.cpu}, {cores}, {machine.architecture}, {machine.system}; {conditions(profile)}"
 
 
 def _minutes(sustained: Sustained) -> str:

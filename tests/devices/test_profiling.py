@@ -130,6 +130,11 @@ class TestCompare:
         assert compare_main([*paths, "--across-machines"], "edgernn compare") == 1
         assert "slower" in capsys.readouterr().out
 
+    def test_one_core_of_a_machine_is_that_machine(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        pinned = replace(PLAIN, machine=replace(PLAIN.machine, cores=1), conditions=Conditions(0), rounds=rounds(5))
+        assert compare_main(self.files(tmp_path, replace(PLAIN, rounds=rounds(5)), pinned), "edgernn compare") == 0
+        assert "differs:  pinned: None and 0" in capsys.readouterr().out
+
     def test_too_few_rounds(self, tmp_path: Path) -> None:
         paths = self.files(tmp_path, replace(PLAIN, rounds=rounds(5)), replace(PLAIN, rounds=rounds(5, count=2)))
         with pytest.raises(UsageError, match=r"1\.json has 2 rounds, and a difference can be told from 5 on"):
