@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +126,7 @@ class Preparer:
 
 def opencv() -> Any:
     """Return OpenCV; raise `MissingDependencyError` without it."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # we say ourselves what is wrong, as lines of our own log
     try:
         import cv2
     except ImportError as error:

@@ -232,4 +232,6 @@ class RtspCamera:
 
     def pull(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
