@@ -83,7 +83,7 @@ def sounddevice_of() -> SimpleNamespace:
 
 
 class V4l2:
-    """A camera of 50 pictures a second, number 0, that one program may open, and that is unplugged, or hangs."""
+    """A camera of 200 pictures a second, number 0, that one program may open, and that is unplugged, or hangs."""
 
     def __init__(self) -> None:
         self.there, self.runs = True, threading.Event()
@@ -113,7 +113,7 @@ class _Capture:
         return self._opened
 
     def grab(self) -> bool:
-        time.sleep(0.02)
+        time.sleep(0.005)
         self._camera.runs.wait(10)  # OpenCV's own limit for V4L2
         return self._camera.there and self._camera.runs.is_set()
 

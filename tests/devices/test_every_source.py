@@ -66,7 +66,7 @@ def _(bench: Bench) -> Mapping[str, Any]:
 
 @source("file: a recording at its own pace")
 def _(bench: Bench) -> Mapping[str, Any]:
-    path = record(bench.folder / "a.wav", 0.5, 0.2)
+    path = record(bench.folder / "a.wav", 0.5, 0.1)
     return {"open_source": lambda: open_source(f"file:{path}", RATE)}
 
 
@@ -162,6 +162,7 @@ def _(bench: Bench) -> Mapping[str, Any]:
 
 def datagrams(bench: Bench, scheme: str, form: Callable[[int], bytes]) -> Mapping[str, Any]:
     bench.patch.setattr("edgernn.devices.sources.udp.FRESH_S", 0.05)
+    bench.patch.setattr("edgernn.devices.sources.udp.LOOK_S", 0.02)
     port = free_port()
     sender = Sender(port, form)
     bench.stack.callback(sender.close)
@@ -182,8 +183,8 @@ def datagrams(bench: Bench, scheme: str, form: Callable[[int], bytes]) -> Mappin
 @source("csv:")
 def _(bench: Bench) -> Mapping[str, Any]:
     path = bench.folder / "a.csv"
-    path.write_text("a,b\n" + "1,2\n" * 100)
-    return {"open_source": lambda: open_source(f"csv:{path}", 500, shape=(2,)), "limit": 8}
+    path.write_text("a,b\n" + "1,2\n" * 400)
+    return {"open_source": lambda: open_source(f"csv:{path}", 2000, shape=(2,)), "limit": 8}
 
 
 @source("csv: followed and rotated")
@@ -291,13 +292,13 @@ def _(bench: Bench) -> Mapping[str, Any]:
     for number in range(6):
         cv2.imwrite(str(bench.folder / f"{number}.png"), picture(40 * number))
     (bench.folder / "3a.jpg").write_bytes(b"no picture")
-    return {"open_source": lambda: open_source(f"folder:{bench.folder}", 100, shape=SHAPE)}
+    return {"open_source": lambda: open_source(f"folder:{bench.folder}", 500, shape=SHAPE)}
 
 
 @source("file: a video")
 def _(bench: Bench) -> Mapping[str, Any]:
     path = write_video(bench.folder / "video.avi")
-    return {"open_source": lambda: open_source(f"file:{path}", 300, shape=SHAPE)}
+    return {"open_source": lambda: open_source(f"file:{path}", 1000, shape=SHAPE)}
 
 
 @source("camera: a stand-in, unplugged")
