@@ -32,7 +32,7 @@ from edgernn.devices.signing import TrustedKey, check_signature, read_trusted
 from edgernn.errors import ArtifactError, EdgeRNNError, FailureError, NotThereError
 from edgernn.files import read_file
 
-__all__ = ["Store", "check_trusted", "trusted_keys"]
+__all__ = ["Note", "Store", "check_trusted", "trusted_keys"]
 
 INCOMING = ".incoming-"
 MOST_NOTE = 65536  # bytes

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["CHUNK_MS", "Pieces"]
+__all__ = ["CHUNK_MS", "Pieces", "Stepping"]
 
 CHUNK_MS = 40.0
 
