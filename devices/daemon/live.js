@@ -186,8 +186,12 @@ function report(status) {
   seen.status = status;
   const badges = { running: "good", ended: "wait", starting: "wait", reopening: "bad", failed: "bad" };
   badge(status.healthy ? pipeline.state : `${pipeline.state}, no progress`, status.healthy ? badges[pipeline.state] : "bad");
-  $("error").hidden = pipeline.state !== "reopening" && pipeline.state !== "failed";
-  $("error").textContent = pipeline.error;
+  $("down").hidden = !status.down.length;
+  $("down").replaceChildren(...status.down.map(({ what, for_s, why }) => {
+    const line = document.createElement("li");
+    line.textContent = `${what}, for ${duration(for_s)}: ${why}`;
+    return line;
+  }));
   list("numbers", numbers(status, before));
   list("board", board(status));
   showLatency(pipeline.latency);
