@@ -23,6 +23,13 @@ __all__ = ["Job", "measure_on"]
 
 Say = Callable[[str], None]
 START = "import sys; from edgernn.cli import main; sys.exit(main())"
+COMPILE = """
+import compileall, sys
+for module in list(sys.modules.values()):
+    path = getattr(module, "__file__", None) or ""
+    if path.startswith(sys.argv[1]) and path.endswith(".py"):
+        compileall.compile_file(path, quiet=1)
+"""
 OLDEST = [3, 10]
 INTERRUPTED = 130
 
@@ -158,12 +165,12 @@ class _Visit:
             await link.unpack(wheel.name, "site")
 
     async def _compile(self, link: Link) -> None:
-        """Import once what will be measured, so that cold starts find byte code, as where it is installed."""
+        """Compile what was brought and will be imported: cold starts find byte code, as where it is installed."""
         facts = link.facts
         first, *others = _usable(self.job, facts, packages(self.job.wheels))
-        script = f"import numpy, {first.module}, edgernn.devices.profile\n"
+        script = f"import numpy, {first.module}, edgernn.devices.profile, edgernn.devices.profiling.one_round\n"
         script += "".join(f"try: import {item.module}\nexcept Exception: pass\n" for item in others)
-        command = [self._python, "-c", script]
+        command = [self._python, "-c", script + COMPILE, f"{facts['folder']}/"]
         await link.run("importing NumPy and the runtime", command, _environment(link), lambda line: None)
 
     @property
@@ -189,12 +196,7 @@ async def _copy(link: Link, artifacts: Sequence[Artifact]) -> list[str]:
 def _environment(link: Link) -> dict[str, str]:
     """Return variables with which a Python there finds what was brought, and leaves nothing outside the folder."""
     folder = link.facts["folder"]
-    return {
-        "PYTHONPATH": f"{folder}/site",
-        "PYTHONPYCACHEPREFIX": f"{folder}/compiled",
-        "PYTHONDONTWRITEBYTECODE": "",
-        "TMPDIR": folder,
-    }
+    return {"PYTHONPATH": f"{folder}/site", "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": folder}
 
 
 def _usable(job: Job, facts: Mapping[str, Any], wheels: Collection[str]) -> list[Runtime]:
