@@ -73,6 +73,10 @@ bench: $(READY)  ## one step against its peers, as in the README's table (ARGS=-
 faults: $(READY)  ## every fault fifty times under a real daemon, as in the README's table (20 minutes, as root; ARGS='--only disk')
 	$(BIN)/python -m tests.benchmarks.faults $(ARGS)
 
+daemon: $(READY)  ## what the daemon costs at real time and beyond, with its peers (ARGS='--rounds 1 --seconds 0' for a first look)
+	$(BIN)/edgernn convert train/pretrained/keyword-crnn -o demo/keyword --to tflite
+	$(BIN)/python -m tests.benchmarks.daemon demo/keyword train/pretrained/samples/demo.wav $(ARGS)
+
 compare: $(READY)  ## rolled Keras models through EdgeRNN and through other converters (about 25 minutes)
 	$(BIN)/python -m tests.benchmarks.converters $(ARGS)
 
