@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 # Tests interrupt programs that they start. What starts in the background of a script inherits a SIGINT that is ignored,
 # and hands that on; with a handler of its own here, the programs begin with the usual one.
@@ -17,3 +22,13 @@ WITH_TORCH = [
     "quantize/test_torch_contract.py",
 ]
 collect_ignore = [] if importlib.util.find_spec("torch") else WITH_TORCH
+
+
+@pytest.fixture(scope="session")
+def keyword_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the demo's artifact, as TFLite, converted once for all tests that listen to it."""
+    folder = tmp_path_factory.mktemp("keyword") / "keyword"
+    run = Path(__file__).parents[1] / "train" / "pretrained" / "keyword-crnn"
+    program = [sys.executable, "-c", "import sys; from edgernn.cli import main; sys.exit(main())"]
+    subprocess.run([*program, "convert", str(run), "--to", "tflite", "-q", "-o", str(folder)], check=True)
+    return folder

@@ -15,21 +15,22 @@ from pathlib import Path
 
 import pytest
 
-from edgernn.cli import main
 from edgernn.events import Message
 from tests.devices.test_microphone import EDGERNN, VirtualMicrophone, pytestmark
 from tests.devices.wyoming_clients import RawClient
-from tests.end_to_end.test_demo import DEMO, PRETRAINED, truth
+from tests.end_to_end.test_demo import DEMO, truth
 
 __all__ = ["pytestmark"]
 
 RECORD = "arecord -q -D pulse -f S16_LE -r 16000 -c 1 -t raw"
 
 
-def install(packages: Path) -> subprocess.Popen[bytes]:
-    """Begin to install the satellite, and the older wyoming that it wants, in a folder of its own."""
-    words = ["-m", "pip", "install", "-q", "--target", str(packages), "wyoming-satellite==1.0.0"]
-    return subprocess.Popen([sys.executable, *words])
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """Return a folder with the satellite, and the older wyoming that it wants."""
+    words = ["-m", "pip", "install", "-q", "--target", str(tmp_path / "packages"), "wyoming-satellite==1.0.0"]
+    subprocess.run([sys.executable, *words], check=True)
+    return tmp_path / "packages"
 
 
 @pytest.fixture
@@ -68,16 +69,15 @@ def free_port() -> int:
     return port
 
 
-def test_satellite_hears_every_word_of_the_demo(tmp_path: Path, running: ExitStack) -> None:
+def test_satellite_hears_every_word_of_the_demo(
+    packages: Path, keyword_artifact: Path, tmp_path: Path, running: ExitStack
+) -> None:
     """Also those after the first: nothing is stuck after a detection."""
-    installing = install(tmp_path / "packages")
-    assert main(["convert", str(PRETRAINED / "keyword-crnn"), "-o", str(tmp_path / "keyword"), "--to", "tflite"]) == 0
-    assert installing.wait(300) == 0
     events, told = tmp_path / "events.jsonl", tmp_path / "told"
     told.touch()
     (tmp_path / "edge.toml").write_text(
         f'state = "{tmp_path / "state"}"\n'
-        f'[wake]\nartifact = "keyword"\nlisten = "tcp://127.0.0.1:0"\nsinks = "json:{events}"\n'
+        f'[wake]\nartifact = "{keyword_artifact}"\nlisten = "tcp://127.0.0.1:0"\nsinks = "json:{events}"\n'
     )
     microphone = VirtualMicrophone(tmp_path / "pulse")
     running.callback(microphone.close)
@@ -87,7 +87,7 @@ def test_satellite_hears_every_word_of_the_demo(tmp_path: Path, running: ExitSta
     command = f"sh -c {shlex.quote(f'cat >> {told}; echo >> {told}')}"
     satellite = [sys.executable, "-m", "wyoming_satellite", "--no-zeroconf", "--uri", f"tcp://127.0.0.1:{port}"]
     options = ["--mic-command", RECORD, "--wake-uri", wake, "--detection-command", command]
-    environment = {**microphone.environment, "PYTHONPATH": str(tmp_path / "packages")}
+    environment = {**microphone.environment, "PYTHONPATH": str(packages)}
     start([*satellite, *options], satellite_log, running, environment)
     wait_for("Connected to services", satellite_log)
     home = RawClient(("127.0.0.1", port))
