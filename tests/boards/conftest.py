@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -19,9 +20,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def installing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Board]]:
     """Begin to bring the board, which takes its time; artifacts can be made meanwhile."""
-    shared = tmp_path_factory.getbasetemp()
-    with ThreadPoolExecutor(1) as executor:
-        yield executor.submit(_install, shared)
+    shared, cache = tmp_path_factory.getbasetemp(), cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run of the tests has another wheel on the board
+        with ThreadPoolExecutor(1) as executor:
+            yield executor.submit(_install, shared)
 
 
 @pytest.fixture(scope="session")

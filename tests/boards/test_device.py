@@ -26,6 +26,7 @@ from edgernn.artifact import Artifact
 from edgernn.certificate import read_certificate
 from edgernn.cli import main
 from edgernn.devices.pipeline import open_stream
+from edgernn.devices.signing import make_key, read_key, sign
 from edgernn.events import Event, Message
 from tests.boards.aarch64 import BOARDS, Board
 from tests.boards.conftest import ROOT
@@ -42,13 +43,20 @@ END_S = 4.0  # two seconds on a machine that does nothing else, and emulates not
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory, installing: Future[Board]) -> dict[str, Path]:
-    """Return the demo's artifact by runtime; the older one takes it as the option for it makes it."""
+    """Return the demo's artifact by runtime, signed; the older one takes it as the option for it makes it."""
     folder = tmp_path_factory.mktemp("demo")
     (folder / "demo.wav").write_bytes(DEMO.read_bytes())
     assert main(["convert", str(MODEL), "-o", str(folder / "keyword"), "--to", "tflite,onnx", "-q"]) == 0
+    make_key(folder / "release")
+    sign(Artifact.open(folder / "keyword"), read_key(folder / "release"))
     floor = ["--to", "tflite", "--runtime-floor", "tflite-runtime-2.14", "-q"]
     assert main(["convert", str(MODEL), "-o", str(folder / "older"), *floor]) == 0
     return {**dict.fromkeys(("litert", "onnxruntime"), folder / "keyword"), "tflite-runtime": folder / "older"}
+
+
+def trusted(artifact: Path) -> Path:
+    """Return the key that its signature is checked with."""
+    return artifact.parent / "release.pub"
 
 
 def demo_samples() -> np.ndarray[Any, np.dtype[np.int16]]:
@@ -96,7 +104,7 @@ def test_the_demo(runtime: str, board: Board, artifacts: dict[str, Path]) -> Non
 def test_the_artifact_is_the_one_that_was_proven(board: Board, artifacts: dict[str, Path]) -> None:
     artifact = artifacts["litert"]
     assert "keyword-crnn" in board.must("edgernn", "inspect", artifact)
-    replays = json.loads(board.must("edgernn", "verify", artifact, "--json"))["replays"]
+    replays = json.loads(board.must("edgernn", "verify", artifact, "--trusted", trusted(artifact), "--json"))["replays"]
     assert {replay["format"] for replay in replays} == {"tflite", "onnx"}
     for replay in replays:
         (output,) = replay["outputs"]
@@ -144,6 +152,7 @@ class Serving:
             f'state = "{folder / "state"}"\nhttp.listen = "127.0.0.1:0"\n[pipeline.hall]\n'
             f'artifact = "{self._artifact}"\nsource = "stdin:"\n{more}\n'
             f'sinks = ["json:{folder / "events.jsonl"}", "sqlite:{folder / "events.db"}"]\n'
+            f'[store]\ntrusted_keys = "{trusted(self._artifact)}"\n'
         )
 
     @property
