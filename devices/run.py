@@ -51,7 +51,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         artifact, runtime_on(artifact, options.runtime, options.provider), options.threads, decoder, rate_hz
     )
     sink = sinks.open_sink(options.sink, words=names_of(decoder, artifact))
-    source = sources.open_source(uri, stream.rate_hz, options.fast, shape=stream.frame_shape, pieces=Pieces.of(stream))
+    pieces = Pieces.of(stream, quiet=lambda: stream.quiet_samples)
+    source = sources.open_source(uri, stream.rate_hz, options.fast, shape=stream.frame_shape, pieces=pieces)
     print(f"{artifact.name} in {stream.runner.runtime}; Ctrl-C ends", file=sys.stderr)
     busy_s = pump(source, stream, sink, options.duration)
     print(_summary(stream, busy_s), file=sys.stderr)

@@ -366,6 +366,11 @@ class EventStream(ABC):
         """Samples or frames that the first step takes."""
         return self._frames_per_step
 
+    @property
+    def quiet_samples(self) -> int:
+        """Samples or frames from here to where an event can be decided at the earliest; 0 where nothing is known."""
+        return round(getattr(self.decoder, "quiet_s", 0.0) * self.rate_hz)
+
     def reset(self, clock_samples: int = 0) -> None:
         """Forget all so far and set the clock; what was counted stays counted."""
         self._clock_samples = clock_samples

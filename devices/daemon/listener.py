@@ -46,7 +46,7 @@ class Listener:
     def __init__(
         self,
         prepared: Prepared,
-        open_source: Callable[[PipelineConfig, EventStream], Source],
+        open_source: Callable[[PipelineConfig, EventStream, Callable[[], int]], Source],
         put: Callable[[PipelineConfig, Event], Message],
         counters: Counters,
         clock: Callable[[], float] = time.monotonic,
@@ -196,7 +196,7 @@ class Listener:
                 return None
             self.counters.progress_s = self._waiting_since = self._clock()
         try:
-            source = self._open_source(self.prepared.config, self.prepared.stream)
+            source = self._open_source(self.prepared.config, self.prepared.stream, self._quiet)
         except Exception as error:
             with self._lock:
                 if self._owns(turn):
@@ -211,6 +211,10 @@ class Listener:
                 return source
         self._close(source)
         return None
+
+    def _quiet(self) -> int:
+        """Return how many samples may be heard late, of whatever stream it is by now."""
+        return self.prepared.stream.quiet_samples
 
     def _unopened(self, error: Exception) -> None:
         may_come = isinstance(error, NotThereError)  # such as the folder of a disk that is yet to be plugged in

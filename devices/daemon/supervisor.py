@@ -353,8 +353,8 @@ def _same_source(one: Prepared, other: Prepared) -> bool:
     return same and same_place(one.config, other.config)
 
 
-def _open_source(config: PipelineConfig, stream: EventStream) -> Source:
-    pieces = Pieces.of(stream, config.chunk_ms)
+def _open_source(config: PipelineConfig, stream: EventStream, quiet: Callable[[], int]) -> Source:
+    pieces = Pieces.of(stream, config.chunk_ms, quiet)
     return sources.open_source(
         config.source.uri, stream.rate_hz, config.fast, config.source.options, stream.frame_shape, pieces
     )

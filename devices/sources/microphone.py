@@ -126,10 +126,26 @@ class MicrophoneSource:
         self._lost = 0
 
     def __iter__(self) -> Iterator[Chunk]:
-        silent_since, begun = time.monotonic(), False
+        parts: list[NDArray[np.float32]] = []
+        position, wanted, before_s, lost_before = 0, 1, 0.0, 0
+        for samples, time_s, lost in self._blocks():
+            if lost and parts:  # nothing is joined over a gap
+                yield self._chunk(parts, before_s, lost_before)
+                parts = []
+            if not parts:
+                wanted, lost_before = self._pieces.missing(position), lost
+            parts.append(samples if position else samples[-self._pieces.first :])
+            position, before_s = position + len(parts[-1]), time_s
+            if sum(map(len, parts)) >= wanted:
+                yield self._chunk(parts, time_s, lost_before)
+                parts = []
+
+    def _blocks(self) -> Iterator[tuple[NDArray[np.float32], float, int]]:
+        """Give blocks as they come: samples, when they were there, and how many were lost before them."""
+        silent_since = time.monotonic()
         while not self._closed:
             try:
-                samples, time_s, lost = self._queue.get(timeout=0.1)
+                block = self._queue.get(timeout=0.1)
             except queue.Empty:
                 if self._closed:
                     return
@@ -137,10 +153,12 @@ class MicrophoneSource:
                     _portaudio.failed()
                     raise AudioError("the microphone stopped delivering: is it still plugged in?") from None
                 continue
-            silent_since = time_s
-            if not begun:
-                samples, begun = samples[-self._pieces.first :], True
-            yield Chunk(self._resampler.push(samples), time_s, round(lost * self.rate_hz / self._device_hz))
+            silent_since = block[1]
+            yield block
+
+    def _chunk(self, parts: list[NDArray[np.float32]], time_s: float, lost: int) -> Chunk:
+        samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return Chunk(self._resampler.push(samples), time_s, round(lost * self.rate_hz / self._device_hz))
 
     def close(self) -> None:
         """Stop recording and free the device."""

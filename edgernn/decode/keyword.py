@@ -18,6 +18,7 @@ from edgernn.events import Keyword
 __all__ = ["KeywordDecoder", "KeywordSpec"]
 
 DEFAULT_THRESHOLD = 0.6
+ROUNDING = 1e-9  # of averages
 LOOK_BACK_S = 2.0  # how far back the beginning of a word is looked for
 
 
@@ -125,6 +126,23 @@ class KeywordDecoder:
     def thresholds(self) -> dict[str, float]:
         """The threshold of each word that is reported."""
         return {label: self.spec.threshold_of(label) for label in self.labels if label not in self.spec.ignore}
+
+    @property
+    def quiet_s(self) -> float:
+        """How long from now, seconds, until a word can be decided at the earliest, whatever the posteriors will be.
+
+        None is above 1, so that an average needs steps to rise: what lies before the last of them can be heard late.
+        """
+        if not self._softmax:  # nobody knows how high they can be
+            return self.step_seconds
+        steps = next((steps for steps in range(1, self._length) if self._can_report(steps)), self._length)
+        return steps * self.step_seconds
+
+    def _can_report(self, steps: int) -> bool:
+        """Tell whether so many posteriors of 1 would bring an average to its threshold."""
+        kept = [*self._recent][steps - self._length :] or [[0.0] * len(self.labels)]
+        sums = map(sum, zip(*kept))  # noqa: B905 (as in push)
+        return any(map(ge, sums, [limit * self._length - steps - ROUNDING for limit in self._thresholds]))
 
     def reset(self) -> None:
         """Forget the stream; the next step is its first."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any
 
@@ -86,6 +87,36 @@ def test_properties(rows: list[list[float]], smoothing: int, refractory: int, th
         assert all(later - earlier >= refractory * 0.1 - 1e-6 for earlier, later in itertools.pairwise(times))
     decoder.reset()
     assert said(decoder, rows) == events
+
+
+@given(
+    st.lists(st.lists(st.floats(-9, 9), min_size=4, max_size=4), max_size=20),
+    st.integers(0, 6),
+    st.fixed_dictionaries({"up": st.floats(0.05, 1), "down": st.floats(0.05, 1)}),
+)
+def test_nothing_is_decided_before_it_can_be(
+    rows: list[list[float]], smoothing: int, threshold: dict[str, float]
+) -> None:
+    spec = KeywordSpec(smoothing_ms=smoothing * 100.0, threshold=threshold, refractory_ms=0)
+    decoder = KeywordDecoder(spec, LABELS, 0.1)
+    said(decoder, rows)
+    quiet = round(decoder.quiet_s / 0.1)
+    assert 1 <= quiet <= max(1, smoothing)
+    for word in ([99.0, 0, 0, 0], [0, 99.0, 0, 0]):
+        loud = copy.deepcopy(decoder)
+        assert said(loud, [word] * (quiet - 1)) == []
+
+
+def test_quiet_is_as_long_as_it_can_be() -> None:
+    decoder = KeywordDecoder(KeywordSpec(smoothing_ms=300, threshold=0.6), LABELS, 0.1)
+    quiet, up = np.array([0.0, 0, 0, 99]), np.array([99.0, 0, 0, 0])
+    assert decoder.quiet_s == pytest.approx(0.2)  # averages of a word that begins now: 1/3, 2/3
+    decoder.push(quiet)
+    assert decoder.quiet_s == pytest.approx(0.2)
+    decoder.push(up)
+    assert decoder.quiet_s == pytest.approx(0.1)
+    assert decoder.push(up) is not None
+    assert KeywordDecoder(KeywordSpec("none", smoothing_ms=300), LABELS, 0.1).quiet_s == pytest.approx(0.1)
 
 
 def test_spec_round_trip_and_defaults() -> None:

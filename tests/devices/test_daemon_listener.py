@@ -88,7 +88,7 @@ class Pipeline:
         self.listener = Listener(prepare(self.config), self._open, self._put, Counters("hall"), lambda: self.now_s)
         self.counters = self.listener.counters
 
-    def _open(self, config: PipelineConfig, stream: EventStream) -> Source:
+    def _open(self, config: PipelineConfig, stream: EventStream, quiet: Callable[[], int]) -> Source:
         step = next(self._scripts)
         if isinstance(step, Exception):
             raise step

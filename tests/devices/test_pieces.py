@@ -48,6 +48,16 @@ def test_no_step_waits_for_a_sample_that_it_does_not_need(
     assert any(pieces.missing(end) == pieces.each for end in ends)
 
 
+def test_what_cannot_decide_anything_comes_together() -> None:
+    quiet = 0
+    pieces = Pieces.of(stream(640, 880, 16000), 40, lambda: quiet)
+    assert [pieces.missing(position) for position in (0, 240, 250)] == [240, 640, 630]
+    quiet = 1919
+    assert [pieces.missing(position) for position in (0, 240, 250)] == [880, 1280, 1270]
+    assert pieces.at(16000, 48000).missing(720) == 3840
+    assert Pieces.of(stream(640, 880, 16000), 20, lambda: 9999).missing(240) == 320, "within a step, it is not known"
+
+
 def test_pieces_of_another_rate() -> None:
     assert Pieces(240, 640).at(16000, 48000) == Pieces(720, 1920)
     assert Pieces().at(16000, 8000) == Pieces()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import sys
 import threading
@@ -184,6 +185,17 @@ def test_blocks_of_a_microphone_end_where_pieces_do(fake_sounddevice: SimpleName
     fake_sounddevice.rates = {48000}
     source = MicrophoneSource("", 48000, Pieces(240, 640))
     assert [len(chunk.samples) for chunk in take(source, 4)] == [240, 640, 640, 640]
+
+
+def test_blocks_of_a_microphone_come_together_but_not_over_a_gap(fake_sounddevice: SimpleNamespace) -> None:
+    fake_sounddevice.overflows = {6: 160}
+    counts = itertools.chain([1, 3], itertools.repeat(4))
+    source = MicrophoneSource("", 16000, Pieces(100, 320, lambda: next(counts)))
+    chunks = take(source, 5)
+    assert [len(chunk.samples) for chunk in chunks] == [100, 3 * 320, 2 * 320, 4 * 320, 4 * 320]
+    assert [chunk.lost for chunk in chunks] == [0, 0, 0, 160, 0]
+    found = np.concatenate([chunk.samples for chunk in chunks])
+    np.testing.assert_array_equal(found, np.repeat(np.arange(14) / 1000, 320).astype(np.float32)[220:])
 
 
 def test_microphone_counts_what_portaudio_dropped(fake_sounddevice: SimpleNamespace) -> None:
