@@ -60,6 +60,7 @@ class Listener:
         self._open_source, self._put, self._clock = open_source, put, clock
         self._lock = threading.Lock()  # around who owns the stream: the thread of the current turn
         self._turn = 0
+        self._closing: threading.Thread | None = None
         self._waiting_since: float | None = None  # for the source; None while computing or between two tries
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -73,8 +74,9 @@ class Listener:
         self._late = False  # whether the latest chunk was
         self._skipped = 0  # samples since the last chunk that was heard, late or malformed
         self._opened_s = self._look_s = 0.0
-        self._heard_until_s: float | None = None
+        self._came_until_s: float | None = None
         self._reopened = False
+        counters.state = "starting"
         self._adopt(prepared)
 
     def _adopt(self, prepared: Prepared) -> None:
@@ -100,10 +102,11 @@ class Listener:
 
     def take_over(self, prepared: Prepared) -> None:
         """Have another stream go on from the next chunk, or another configuration; the source stays open."""
-        if prepared.stream is self.prepared.stream:
-            self.prepared = prepared
-        else:
-            self._next = prepared
+        with self._lock:
+            if prepared.stream is self.prepared.stream:
+                self.prepared = prepared
+            else:
+                self._next = prepared
 
     @property
     def latest(self) -> Prepared:
@@ -111,15 +114,19 @@ class Listener:
         return self._next or self.prepared
 
     def stop(self) -> None:
-        """Begin to end: the source is closed, and the thread goes when it notices."""
-        self._stopping.set()
-        self._close(self._source)
+        """Begin to end: the source is closed, and the thread goes when it notices. Waits for neither."""
+        with self._lock:
+            self._stopping.set()
+            source = self._source
+        self._closing = self._begin_to_close(source)
 
     def join(self, timeout_s: float) -> bool:
-        """Wait until it has ended; return whether it has."""
-        thread = self._threads[-1]
-        thread.join(timeout_s)
-        return not thread.is_alive()
+        """Wait until it has ended, and its source is closed; return whether that is so."""
+        until_s = time.monotonic() + timeout_s
+        threads = [thread for thread in (self._closing, self._threads[-1]) if thread is not None]
+        for thread in threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
     @property
     def ended(self) -> bool:
@@ -141,22 +148,30 @@ class Listener:
         """Give up waiting for a source that stalls; return whether all is well. Called every now and then."""
         since, stall_s = self._waiting_since, self.stall_s
         if since is not None and stall_s and self._clock() - since > stall_s:
-            self._give_up()
-        if self.counters.state == "ended" or (since is not None and not stall_s):
-            return True
+            self._give_up(since)
+        if self.counters.state in ("ended", "failed") or (since is not None and not stall_s):
+            return True  # nothing that another beginning would mend
         return self._clock() - self.counters.progress_s <= self.limit_s
 
-    def _give_up(self) -> None:
+    def _give_up(self, since: float) -> None:
         with self._lock:
-            if self._waiting_since is None or sum(thread.is_alive() for thread in self._threads) > MOST_HUNG:
+            if self._waiting_since != since or sum(thread.is_alive() for thread in self._threads) > MOST_HUNG:
                 return
             self._turn += 1  # from here on, the thread that waits owns nothing
             self._waiting_since = None
             source, self._source = self._source, None
         stalled = f"the source gave nothing for {self.stall_s:g} s"
         self._note("stalled" if source else "unopened", stalled)
-        threading.Thread(target=self._close, args=(source,), daemon=True).start()  # which may hang as well
+        self._begin_to_close(source)
         self.start()
+
+    def _begin_to_close(self, source: Source | None) -> threading.Thread | None:
+        """Close a source in a thread of its own: that, too, may hang, in a device or for a server."""
+        if source is None:
+            return None
+        thread = threading.Thread(target=self._close, args=(source,), name="closing", daemon=True)
+        thread.start()
+        return thread
 
     def _close(self, source: Source | None) -> None:
         if source is not None:
@@ -220,7 +235,8 @@ class Listener:
         may_come = isinstance(error, NotThereError)  # such as the folder of a disk that is yet to be plugged in
         if isinstance(error, UsageError) and not may_come and not self.opened:
             self.fatal = error
-            self.counters.state, self.counters.error = "failed", str(error)
+            self.counters.state, self.counters.error = "failed", one_line(error)
+            _log.error("%s: its source cannot be opened: %s", self.counters.name, error)
         else:
             self._note("unopened", error)
 
@@ -250,11 +266,14 @@ class Listener:
 
     def _hear(self, chunk: Chunk) -> None:
         begin, counters, config = self._clock(), self.counters, self.prepared.config
-        if self._next is not None:
-            self._change()
+        if (fresh := self._next) is not None:
+            self._change(fresh)
         if chunk.lost or chunk.dropped:
             counters.dropped.update(chunk.causes)
         lost = chunk.lost + self._skipped
+        if self._reopened:
+            lost += self._gap(chunk)
+        self._came_until_s = chunk.time_s
         was_late = self._late
         self._late = begin - chunk.time_s > config.late_s * (CAUGHT_UP if was_late else 1)
         if self._late:
@@ -264,18 +283,15 @@ class Listener:
                 _log.warning("%s: %.1f s late: skips until it has caught up", counters.name, begin - chunk.time_s)
             return
         self._skipped = 0
-        if self._reopened:
-            lost += self._gap(chunk)
-        self._heard_until_s = chunk.time_s
         if self._push(self.prepared.stream, chunk, lost):
             self._count(chunk, begin)
 
     def _gap(self, chunk: Chunk) -> int:
-        """Return how many samples were not heard while the source was gone."""
+        """Return how many samples did not come while the source was gone."""
         self._reopened = False
         rate_hz, gap = self.prepared.stream.rate_hz, 0
-        if self._heard_until_s is not None:
-            gap = max(0, round((chunk.time_s - self._heard_until_s) * rate_hz) - len(chunk.samples))
+        if self._came_until_s is not None:
+            gap = max(0, round((chunk.time_s - self._came_until_s) * rate_hz) - len(chunk.samples) - chunk.lost)
         self.counters.dropped["gap"] += gap
         self._faults.over("%s: the source is back", self.counters.name)
         return gap
@@ -317,28 +333,46 @@ class Listener:
 
     def _keep(self, samples: NDArray[np.float32], lost: int) -> None:
         """Keep the latest sound, for a stream that takes over."""
+        if not len(samples) + lost:  # an idle source gives nothing, for months
+            return
         self._recent.append((samples, lost))
-        self._recent_samples += len(samples)
+        self._recent_samples += len(samples) + lost
         most = self.prepared.config.replay_s * self.prepared.stream.rate_hz
-        while self._recent and self._recent_samples - len(self._recent[0][0]) >= most:
-            self._recent_samples -= len(self._recent.popleft()[0])
+        while self._recent and self._recent_samples - _span(self._recent[0]) >= most:
+            self._recent_samples -= _span(self._recent.popleft())
 
-    def _change(self) -> None:
-        """Let the next stream take over, warmed up with the latest sound."""
-        fresh, self._next = self._next, None
-        assert fresh is not None
-        old, stream, replayed = self.prepared.stream, fresh.stream, []
-        length = sum(len(samples) + (lost if number else 0) for number, (samples, lost) in enumerate(self._recent))
-        stream.reset(old.clock_samples - length)
-        for number, (samples, lost) in enumerate(self._recent):
-            with contextlib.suppress(ShapeError):
-                replayed += stream.push(samples, lost if number else 0)
-        self._adopt(fresh)
+    def _change(self, fresh: Prepared) -> None:
+        """Let the next stream take over, warmed up with the latest sound; one that fails at that does not."""
+        old, stream = self.prepared.stream, fresh.stream
+        try:
+            replayed = self._warm_up(stream)
+        except EdgeRNNError as error:
+            with self._lock:
+                if self._next is not None and self._next.stream is stream:
+                    self._next = None
+            self.counters.failures["step"] += 1
+            _log.error("%s: %s cannot take over: %s", self.counters.name, fresh.artifact.name, error)
+            stream.runner.close()
+            return
+        with self._lock:
+            if self._next is not None and self._next.stream is stream:  # else yet another one came meanwhile
+                fresh, self._next = self._next, None
+            self._adopt(fresh)
         for event in self._handover.missed(replayed, stream.clock_samples / stream.rate_hz):
             self._tell(event)
         old.runner.close()
         self.counters.reloads += 1
         _log.info("%s: %s has taken over", self.counters.name, fresh.artifact.name)
+
+    def _warm_up(self, stream: EventStream) -> list[Event]:
+        """Bring a stream where the one that runs is; return what it decided on the way."""
+        replayed: list[Event] = []
+        first_lost = self._recent[0][1] if self._recent else 0
+        stream.reset(self.prepared.stream.clock_samples - self._recent_samples + first_lost)
+        for number, (samples, lost) in enumerate(self._recent):
+            with contextlib.suppress(ShapeError):
+                replayed += stream.push(samples, lost if number else 0)
+        return replayed
 
     def _count(self, chunk: Chunk, begin: float) -> None:
         counters, stream, count = self.counters, self.prepared.stream, len(chunk.samples)
@@ -367,6 +401,11 @@ class Listener:
         counters.level = _level(chunk.samples)
         if averages is not None:
             counters.scores.append((chunk.time_s, counters.level, averages))
+
+
+def _span(piece: tuple[NDArray[np.float32], int]) -> int:
+    samples, lost = piece
+    return len(samples) + lost
 
 
 def _level(samples: NDArray[np.float32]) -> float:

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgernn.devices import sources
 from edgernn.devices.daemon.config import Config, PipelineConfig, WakeConfig
 from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
 from edgernn.devices.daemon.store import Store, trusted_keys
 from edgernn.devices.daemon.wake_counters import WAKE
 from edgernn.devices.daemon.wake_words import WakeWords, wake_key
 from edgernn.devices.daemon.watch import Watch
-from edgernn.errors import EdgeRNNError
+from edgernn.errors import EdgeRNNError, FailureError, NotThereError
 
 __all__ = ["Ready", "prepare_from", "same_place"]
 
@@ -76,7 +77,11 @@ def prepare_from(store: Store, config: PipelineConfig, running: Prepared | None 
         kept = replace(config, artifact=folders[0])
         if running and same_place(running.config, config) and stream_key(kept) == running.key:
             return replace(running, config=kept)
-        return prepare(kept)
+        fresh = prepare(kept)
+        with contextlib.suppress(FailureError, NotThereError):  # what is not there just now is waited for
+            stream = fresh.stream
+            sources.check_source(config.source.uri, stream.rate_hz, config.source.options, stream.frame_shape)
+        return fresh
 
     return store.take(config.name, [config.artifact], open_one)
 

@@ -241,7 +241,7 @@ class Supervisor:
             self._end(self._listeners.pop(name))
         for name, fresh in prepared.items():
             old = self._listeners.get(name)
-            if old is not None and _same_source(old.latest, fresh):
+            if old is not None and old.fatal is None and _same_source(old.latest, fresh):
                 old.take_over(fresh)
                 continue
             counters = self.counters.pipelines.get(name) or Counters(name)
@@ -311,8 +311,9 @@ class Supervisor:
             self._wake.stop(WAKE_END_S)
         for listener in self._listeners.values():
             listener.stop()
+        sources_deadline = min(deadline, time.monotonic() + SOURCES_END_S)
         for listener in self._listeners.values():
-            listener.join(SOURCES_END_S)
+            listener.join(sources_deadline - time.monotonic())
         threads = [
             threading.Thread(target=delivery.stop, args=(deadline - time.monotonic(),), daemon=True)
             for delivery in self._deliveries.values()

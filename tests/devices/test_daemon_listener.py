@@ -169,6 +169,8 @@ def test_source_that_stalls_is_left_and_opened_again(energy_artifact: Artifact) 
 def test_source_that_cannot_be_is_fatal_only_at_first(energy_artifact: Artifact) -> None:
     pipeline = Pipeline(energy_artifact, UsageError("no such scheme")).run()
     assert str(pipeline.listener.fatal) == "no such scheme"
+    pipeline.now_s += 1000
+    assert pipeline.listener.tend(), "the watchdog would restart all others, and mend nothing"
     later = Pipeline(energy_artifact, Script([AudioError("gone")]), UsageError("odd"), Script(chunks(bursts(1)))).run()
     assert (later.listener.fatal, seconds(later.told)) == (None, [0])
 
@@ -215,6 +217,62 @@ def test_stream_is_replaced_between_two_chunks(
     assert pipeline.counters.reloads == 1
     assert [event.end_s for event in pipeline.told] == [event.end_s for event in undisturbed]
     assert (pipeline.counters.samples, pipeline.counters.frames) == (6 * RATE, 598)
+
+
+def test_stream_that_fails_as_it_takes_over_leaves_the_old_one_there(
+    energy_artifact: Artifact, undisturbed: list[Event]
+) -> None:
+    fresh: list[Callable[[], object]] = []
+    steps: list[Step] = [*chunks(bursts(6))]
+    steps.insert(150, lambda: fresh[0]())
+    pipeline = Pipeline(energy_artifact, Script(steps))
+    broken = prepare(pipeline.config)
+    broken.stream.runner.close()  # so that each step raises
+    fresh.append(lambda: pipeline.listener.take_over(broken))
+    pipeline.run()
+    assert (pipeline.counters.reloads, pipeline.counters.failures) == (0, {"step": 1})
+    assert not pipeline.counters.reopened
+    assert [event.end_s for event in pipeline.told] == [event.end_s for event in undisturbed]
+    assert pipeline.listener.latest is not broken
+
+
+def test_idle_source_leaves_nothing_behind(energy_artifact: Artifact) -> None:
+    """As that of a folder or a table where nothing new comes, once a second, for months."""
+    empty = np.zeros(0, np.float32)
+    steps = [*chunks(bursts(1)), *(Chunk(empty, time.monotonic(), idle=True) for _ in range(5000))]
+    pipeline = Pipeline(energy_artifact, Script(steps)).run()
+    assert len(pipeline.listener._recent) == RATE // SIZE
+
+
+def test_what_was_late_before_a_source_failed_is_missing_once(energy_artifact: Artifact) -> None:
+    begin, sound, hiccups = time.monotonic(), bursts(5), list[Callable[[], object]]()
+    late = chunks(sound[2 * RATE : 3 * RATE], begin + 2)
+    first = Script([*chunks(sound[: 2 * RATE], begin), lambda: hiccups[0](), *late, AudioError("it was unplugged")])
+    pipeline = Pipeline(energy_artifact, first, Script(chunks(sound[3 * RATE :], begin + 13)))
+    hiccups.append(lambda: setattr(pipeline, "now_s", begin + 13))
+    pipeline.run()
+    assert pipeline.counters.dropped == {"late": RATE, "gap": 10 * RATE}
+    assert pipeline.listener.prepared.stream.clock_samples == 15 * RATE
+
+
+def test_an_end_waits_for_no_source_that_hangs_as_it_is_closed(energy_artifact: Artifact) -> None:
+    released = threading.Event()
+
+    class Hung(Script):
+        def close(self) -> None:
+            super().close()
+            released.wait(60)
+
+    pipeline = Pipeline(energy_artifact, Hung([*chunks(bursts(1)), released.wait]))
+    pipeline.listener.start()
+    while pipeline.counters.samples != RATE:
+        time.sleep(0.01)
+    begin = time.monotonic()
+    pipeline.listener.stop()
+    assert not pipeline.listener.join(0.1)
+    assert time.monotonic() - begin < 1
+    released.set()
+    assert pipeline.listener.join(60)
 
 
 def word(name: str, end_s: float) -> Event:

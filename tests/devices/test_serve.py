@@ -268,6 +268,22 @@ def test_reload_while_it_waits_for_a_source(start: Start, tmp_path: Path) -> Non
     assert daemon.end() < 2
 
 
+@pytest.mark.slow
+def test_reload_with_a_source_that_cannot_be_is_refused(start: Start, tmp_path: Path) -> None:
+    """Else its pipeline would never run, the watchdog would have the daemon restarted, and that start would fail."""
+    daemon = start()
+    daemon.wait_for("READY=1")
+    write_config(tmp_path, '[pipeline.b]\nartifact = "energy"\nsource = "csv:readings.csv"\n')
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_for("READY=1")
+    daemon.say(pcm(1))
+    daemon.wait_for("STATUS=hall running")
+    assert daemon.end() < 2
+    log = (tmp_path / "log").read_text()
+    assert "the new configuration is refused" in log
+    assert "edge.toml:6: the source csv: gives frames, and the artifact takes sound" in log
+
+
 def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
     write_config(tmp_path)
     assert main(["serve", str(tmp_path / "edge.toml"), "--check"]) == 0
