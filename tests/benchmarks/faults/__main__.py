@@ -38,7 +38,7 @@ from tests.benchmarks.faults.rig import EDGERNN, Bench, Faults, Hung, Sound
 __all__ = ["FAULTS", "main"]
 
 PRETRAINED = Path(__file__).parents[3] / "train" / "pretrained"
-HEADER = ["fault", "injected", "expected", "received", "lost", "repeats", "hangs", "recovery s", "worst"]
+HEADER = ["fault", "injected", "expected", "received", "lost", "repeats", "hangs", "median s", "worst s"]
 FAULTS: dict[str, Callable[[Bench], Faults]] = {
     "broker": sinks.broker_killed,
     "kill": deaths.killed,
@@ -79,8 +79,11 @@ def _run(name: str, sound: Sound, folder: Path, times: int) -> Faults:
         faults = FAULTS[name](Bench(sound, folder, times, random.Random(name), _progress))
     except Hung as error:
         faults = Faults(name, hangs=1, problems=[str(error)])
+    except Exception as error:  # the others are injected all the same
+        faults = Faults(name, problems=[f"{type(error).__name__}: {error}"])
     faults.notes.append(f"{time.monotonic() - begin:.0f} s in all")
     _progress("")
+    print(", ".join(f"{title} {cell}" for title, cell in zip(HEADER, faults.cells(), strict=True)), flush=True)
     return faults
 
 

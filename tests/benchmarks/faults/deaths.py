@@ -22,7 +22,7 @@ from tests.benchmarks.faults.rig import (
     read_lines,
     small_disk,
     until,
-)  # fmt: skip
+)
 
 __all__ = ["disk_full", "disk_full_and_killed", "killed"]
 
