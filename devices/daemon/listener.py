@@ -32,6 +32,9 @@ from edgernn.text import one_line
 __all__ = ["Listener"]
 
 MOST_HUNG = 4  # threads that wait for a source that will never answer
+CLOSE_S = (
+    0.5  # that a source may take to close, as some devices never do that are gone; after that it is left to itself
+)
 LOOK_S = 0.1  # how often level and scores are noted: it costs as much as a step
 STEADY_S = 5.0  # how long a source must deliver before its next failure counts as a first one
 SLOW_FRAMES = 10
@@ -63,6 +66,7 @@ class Listener:
         self._closing: threading.Thread | None = None
         self._waiting_since: float | None = None  # for the source; None while computing or between two tries
         self._threads: list[threading.Thread] = []
+        self._left: list[threading.Thread] = []  # that close a source
         self._stopping = threading.Event()
         self._backoff = Backoff()
         self._faults = Seldom(_log)
@@ -173,6 +177,13 @@ class Listener:
         thread.start()
         return thread
 
+    def _leave(self, source: Source | None) -> None:
+        """Close a source and wait for that a while, or as long as it takes where several hang in it already."""
+        thread = self._begin_to_close(source)
+        if thread is not None:
+            self._left = [*(old for old in self._left if old.is_alive()), thread]
+            thread.join(CLOSE_S if len(self._left) <= MOST_HUNG else None)
+
     def _close(self, source: Source | None) -> None:
         if source is not None:
             try:
@@ -224,7 +235,7 @@ class Listener:
                 self._opened_s, self.opened = self._waiting_since, True
                 self.counters.reopened += self._reopened
                 return source
-        self._close(source)
+        self._leave(source)
         return None
 
     def _quiet(self) -> int:
@@ -257,7 +268,7 @@ class Listener:
             if not self._owns(turn):
                 return True
             self._waiting_since = self._source = None
-        self._close(source)
+        self._leave(source)
         if failure is not None and not self._stopping.is_set():
             self._note("failed", failure)
             return False

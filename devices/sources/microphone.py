@@ -20,7 +20,7 @@ __all__ = ["MicrophoneSource", "find_microphone", "list_microphones"]
 
 CHUNK_S = 0.02  # unless pieces are asked for
 QUEUE_S = 5.0  # how far the reader may fall behind before sound is dropped
-SILENT_S = 5.0  # without a callback for so long, the device is gone
+SILENT_S = 3.0  # without a callback for so long, the device is gone
 
 
 class _PortAudio:

@@ -166,6 +166,17 @@ def test_source_that_stalls_is_left_and_opened_again(energy_artifact: Artifact) 
     assert not pipeline.counters.dropped["malformed"]
 
 
+def test_source_that_never_closes_is_left_and_another_opened(energy_artifact: Artifact) -> None:
+    sound, released = bursts(4), threading.Event()
+    broken = Script([*chunks(sound[: 2 * RATE]), AudioError("it is gone")])
+    broken.close = released.wait  # type: ignore[assignment]
+    begin = time.monotonic()
+    pipeline = Pipeline(energy_artifact, broken, Script(chunks(sound[2 * RATE :]))).run()
+    assert time.monotonic() - begin < 10
+    assert seconds(pipeline.told) == [0, 1, 2, 3]
+    released.set()
+
+
 def test_source_that_cannot_be_is_fatal_only_at_first(energy_artifact: Artifact) -> None:
     pipeline = Pipeline(energy_artifact, UsageError("no such scheme")).run()
     assert str(pipeline.listener.fatal) == "no such scheme"
