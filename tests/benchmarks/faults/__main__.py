@@ -7,6 +7,8 @@ PulseAudio. Sound is said ten times as fast as it was recorded, but for the micr
 a stream that nothing disturbs, here in this process, hears the same sound:
 
 - broker, disk full, clock, slow sink, artifact: every event of all that was said, once, in order, with its times.
+  An artifact that takes over has heard the latest 3 s alone: its words may be decided up to 0.1 s beside those of the
+  undisturbed stream, and one more counts as explained only if a stream that begins there says it, too.
 - killed with -9: every event of the sound that the daemon had counted as heard (`/metrics`) just before the kill; what
   was in the pipe then may or may not have been heard, but nothing else may come, and nothing out of order.
 - microphone: the words that are played after it is back. Of what is said while it is away, nothing is expected.

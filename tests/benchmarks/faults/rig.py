@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -108,6 +109,10 @@ class Faults:
         self.repeated += len(every) - len(first)
         in_order = [key for key in allowed if key in came]
         self.strange += len(came - known) + ([key for key in keys if key in known] != in_order)
+        unknown = sorted(came - known, key=lambda key: key[2])
+        twice = [key for key, times in Counter(keys).items() if times > 1]
+        if unknown or twice:
+            self.problems.append(f"events that nothing explains: {unknown}, or under two ids: {twice}")
 
     def cells(self) -> list[object]:
         """Return the row."""
@@ -142,6 +147,17 @@ class Sound:
         parts = [said] if isinstance(said, bytes) else said
         heard = (stream.push(np.frombuffer(part, "<i2").astype(np.float32) / np.float32(32768)) for part in parts)
         return [key_of(event) for events in heard for event in events]
+
+    def is_heard_anew(self, said: bytes, key: Key, within_s: float) -> bool:
+        """Tell whether a stream that begins a little before an event hears it, as one may that has just taken over."""
+        stream = prepare(PipelineConfig("undisturbed", self.artifact, SourceConfig("stdin:"))).stream
+        for begin_s in np.arange(max(0.0, key[2] - 8.0), key[2], 0.1):
+            stream.reset(0)
+            part = said[round(begin_s * RATE) * 2 : round((key[2] + within_s) * RATE) * 2]
+            events = stream.push(np.frombuffer(part, "<i2").astype(np.float32) / np.float32(32768))
+            if any(event.label == key[0] and abs(event.end_s + begin_s - key[2]) <= within_s for event in events):
+                return True
+        return False
 
     def chunks(self, begin: int = 0) -> Iterator[bytes]:
         """Yield it over and over, 20 ms at a time, from some chunk on."""
