@@ -54,7 +54,7 @@ class Outbox:
         self._taken: dict[str, dict[str, Row]] = {}  # by sink and id
         try:
             self._open()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._failed(error)
         self._save(synchronized=True)
 
@@ -150,11 +150,19 @@ class Outbox:
 
     def _make_room(self) -> None:
         busy = {row.number for rows in self._taken.values() for row in rows.values()}
-        while self._depths.total() > self.most_events or self._bytes > self.most_bytes:
-            row = next((row for row in self._oldest(len(busy) + 1) if row.number not in busy), None)
-            if row is None:
+        count = 1
+        while self._is_too_full:
+            rows = [row for row in self._oldest(len(busy) + count) if row.number not in busy]
+            for row in rows:
+                if self._is_too_full:
+                    self._remove(row, "queue full")
+            if not rows:
                 return
-            self._remove(row, "queue full")
+            count *= 2  # each look passes over all that were removed: one for each row would take minutes
+
+    @property
+    def _is_too_full(self) -> bool:
+        return self._depths.total() > self.most_events or self._bytes > self.most_bytes
 
     def _oldest(self, limit: int, sink: str | None = None) -> list[Row]:
         """Return the oldest rows that wait, on disk or in memory."""

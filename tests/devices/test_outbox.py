@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from edgernn.devices.daemon import outbox as outbox_module
 from edgernn.devices.daemon import queue_file
 from edgernn.devices.daemon.outbox import Outbox
+from edgernn.devices.daemon.queue_file import QueueFile
 from edgernn.errors import FailureError
 from edgernn.events import Keyword, Message, Stamp
 from tests.devices.quick_folder import quick_folder
@@ -105,6 +106,21 @@ def test_a_full_one_drops_the_oldest_and_counts_them(path: Path, bound: dict[str
         assert taken(outbox, "a") == sent[:1]
 
 
+def test_making_a_lot_of_room_takes_few_looks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when it is told to hold less than it has; one look for each event took a minute for 6000 of them."""
+    sent, looks, oldest = messages(400), list[int](), QueueFile.oldest
+    with Outbox(path) as outbox:
+        for one in sent:
+            outbox.put(one, ["a"])
+    monkeypatch.setattr(QueueFile, "oldest", lambda *args: looks.append(1) or oldest(*args))
+    with Outbox(path, most_events=100) as outbox:
+        looks.clear()
+        outbox.put(sent[0], ["b"])
+        assert len(looks) < 12
+        assert outbox.dropped == {"queue full": 301}
+        assert outbox.take("a", 1) == sent[301:302]
+
+
 def test_what_is_being_delivered_is_not_dropped(path: Path) -> None:
     sent = messages(4)
     with Outbox(path, most_events=2) as outbox:
@@ -129,6 +145,7 @@ def test_sinks_that_are_gone_are_given_up(path: Path) -> None:
 PUTTING = """
 import sys
 from edgernn.devices.daemon.outbox import Outbox
+from edgernn.devices.daemon.queue_file import QueueFile
 from edgernn.events import Keyword, Stamp
 outbox, stamp = Outbox(sys.argv[1]), Stamp()
 while True:
