@@ -95,7 +95,7 @@ class _View:
 
     def hello(self) -> dict[str, Any]:
         """Return all that a page needs to begin, with the scores and events of the last while."""
-        counters, recent = self._counters, list(self._counters.recent)
+        counters, recent = self._counters, self._counters.recent.copy()
         self._last_id = recent[-1].id if recent else ""
         return {
             "version": __version__,

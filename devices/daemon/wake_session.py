@@ -6,6 +6,7 @@ without `audio-start`, so a chunk begins a stream where there is none, and `dete
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -146,8 +147,10 @@ class WakeSession:
             return
         self._detected = True
         when = timestamp if _is_number(timestamp) else int(self._begin_ms + 1000 * event.end_s)
-        self._send(WyomingEvent("detection", {"name": event.label, "timestamp": when}))
-        self._tell(spotter, event)
+        try:
+            self._send(WyomingEvent("detection", {"name": event.label, "timestamp": when}))
+        finally:  # also where the client has just gone
+            self._tell(spotter, event)
 
     def _stop(self, event: WyomingEvent) -> None:
         if not self._asked:
@@ -169,4 +172,4 @@ def _format(data: Mapping[str, Any]) -> PcmFormat:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) is int or (type(value) is float and math.isfinite(value))

@@ -145,7 +145,12 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self.shutdown_request(request)
             return
         self._since[request] = time.monotonic()
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # there are as many threads as there may be
+            self._since.pop(request, None)
+            self._slots.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer."""
@@ -158,7 +163,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def service_actions(self) -> None:
         """End connections that take too long, such as one that sends a letter a second."""
-        for connection, since in list(self._since.items()):
+        for connection, since in self._since.copy().items():
             if time.monotonic() - since > REQUEST_S and self._since.pop(connection, 0.0):
                 self.dropped["slow"] += 1
                 _end(connection)

@@ -61,7 +61,11 @@ class WyomingClient:
     def start(self) -> None:
         """Begin, in a thread of its own."""
         self._counters.begin_client()
-        self.thread.start()
+        try:
+            self.thread.start()
+        except RuntimeError as error:  # there are as many threads as there may be
+            _log.error("wake client %s: its connection is closed: %s", self._host, error)
+            self._end("failed")
 
     def stop(self) -> None:
         """Begin to end: the connection is shut, and the thread goes when it notices."""

@@ -9,13 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from edgernn.devices.daemon.web import MOST_CONNECTIONS, MOST_VIEWERS
+from edgernn.devices.daemon.config import HttpConfig
+from edgernn.devices.daemon.counters import DaemonCounters
+from edgernn.devices.daemon.fields import Address
+from edgernn.devices.daemon.web import MOST_CONNECTIONS, MOST_VIEWERS, WebServer
 from tests.devices.conftest import write_energy_artifact
 from tests.devices.serving import Serving
 
@@ -216,6 +221,28 @@ def test_start_says_what_stands_in_its_way(tmp_path: Path, daemon: Serving) -> N
         Serving(tmp_path, artifact, "{}:{}".format(*daemon.address))
     with pytest.raises(AssertionError, match=r"http\.listen must be a host and a port"):
         Serving(tmp_path, artifact, "everywhere")
+
+
+def test_a_time_without_threads_costs_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = WebServer(HttpConfig(Address("127.0.0.1", 0)), DaemonCounters())
+    server.start()
+    parts = urlsplit(server.url)
+    try:
+        with monkeypatch.context() as scarce:
+            scarce.setattr("socketserver.threading.Thread.start", no_thread)
+            for _ in range(MOST_CONNECTIONS + 1):
+                with socket.create_connection((str(parts.hostname), int(parts.port or 0)), 5) as connection:
+                    assert not connection.recv(1)
+        connection = HTTPConnection(str(parts.hostname), int(parts.port or 0), timeout=5)
+        connection.request("GET", "/health")
+        assert connection.getresponse().status == 503  # no pipeline was tended
+        connection.close()
+    finally:
+        server.stop()
+
+
+def no_thread(_: Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_open_to_the_network_is_warned_of(tmp_path: Path) -> None:

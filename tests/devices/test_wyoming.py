@@ -260,6 +260,29 @@ def test_malformed_events_end_that_connection_alone(
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
 
 
+def test_a_time_without_threads_is_survived(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as scarce, server.connect() as client:
+        scarce.setattr(threading.Thread, "start", fail)
+        assert client.receive() is None
+    server.wait_until_empty()
+    with server.connect() as client:
+        client.send("ping")
+        assert client.receive() == ("pong", {"text": None})
+    assert server.server.tend()
+
+
+def test_a_time_that_is_no_number_is_none(server: Server) -> None:
+    with server.connect() as client:
+        client.send("audio-start", timestamp=float("nan"), **form())
+        client.send("audio-chunk", pcm(1), **form())
+        kind, data = client.receive() or ("", {})
+        assert (kind, data["name"]) == ("detection", "sound")
+        assert 0 <= data["timestamp"] <= 1000
+
+
 def test_unknown_events_are_passed_over(server: Server) -> None:
     with server.connect() as client:
         client.send("synthesize", text="hello")
