@@ -97,7 +97,7 @@ def connect(
     def connected(client: Client, _: Any, __: Any, reason: Any, ___: Any) -> None:
         if reason.is_failure:
             hint = ": an older broker takes protocol=3.1.1" if "protocol" in str(reason).lower() else ""
-            refusal.append(f"{reason}{hint}")
+            refusal[:] = [f"{reason}{hint}"]  # the latest: a broker may refuse us for months
         else:
             on_connect(client)
         answered.set()

@@ -406,7 +406,8 @@ def _sink_of(uri: str, sinks: dict[str, SinkConfig], place: str, problems: Probl
         problems.add(place, f"there is no sink '{uri}'; expected a URI, or one of: {', '.join(sinks) or 'none'}")
         return uri
     name = _without_password(uri)
-    sinks.setdefault(name, SinkConfig(name, uri))
+    if sinks.setdefault(name, SinkConfig(name, uri)).uri != uri:
+        problems.add(place, f"two sinks {name} that differ by a password only: give each a table [sink.NAME]")
     return name
 
 

@@ -138,7 +138,8 @@ class Store:
         """Forget all names but these."""
         for note in self._folder.glob("*.json"):
             if note.stem not in names:
-                note.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # of a disk that can only be read
+                    note.unlink(missing_ok=True)
         self._taken = {name: copies for name, copies in self._taken.items() if name in names}
         self._sweep()
 

@@ -104,7 +104,10 @@ class Link:
         answer = await self._ask({"do": "read", "path": path})
         if "failed" in answer:
             raise BoardError(f"{self.address.text}: {path} cannot be read: {answer['failed']}")
-        content: bytes = await self._process.stdout.readexactly(answer["bytes"])
+        try:
+            content: bytes = await self._process.stdout.readexactly(answer["bytes"])
+        except asyncio.IncompleteReadError as error:
+            raise BoardError(f"{self.address.text}: the connection was lost while {path} was read") from error
         return content
 
     async def run(

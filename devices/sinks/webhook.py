@@ -79,7 +79,10 @@ class WebhookSink:
             "Idempotency-Key": message.id,
         }
         if self._options.token:
-            headers["Authorization"] = f"Bearer {self._options.token.reveal()}"
+            token = self._options.token.reveal()
+            if not (token.isascii() and token.isprintable()):  # http.client would tell it to the log
+                raise SinkError(f"the token for {self._shown} has signs that no header can have, such as a line break")
+            headers["Authorization"] = f"Bearer {token}"
         if self._options.secret:
             key = self._options.secret.reveal().encode()
             headers["X-Signature"] = f"sha256={hmac.new(key, body, hashlib.sha256).hexdigest()}"

@@ -51,7 +51,9 @@ class FolderSource:
             files = [path for path in sorted(self._folder.iterdir()) if path.suffix.lower() in SUFFIXES]
         except OSError as error:
             raise AudioError(f"the folder {self._folder} cannot be read: {error.strerror}") from error
-        self._heard &= {path.name for path in files}
+        there = {path.name for path in files}
+        self._heard &= there
+        self._sizes = {name: size for name, size in self._sizes.items() if name in there}
         return [path for path in files if path.name not in self._heard]
 
     def __iter__(self) -> Iterator[Chunk]:

@@ -108,7 +108,11 @@ class MicrophoneSource:
                 latency="low",
                 callback=self._callback,
             )
-            stream.start()
+            try:
+                stream.start()
+            except BaseException:
+                stream.close()  # else PortAudio keeps it, and each try leaves another one
+                raise
         except self._sounddevice.PortAudioError as error:
             raise AudioError(_no_microphone(self._device, error)) from error
         return stream

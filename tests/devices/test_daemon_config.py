@@ -50,6 +50,15 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert (config.log, config.http) == ("json", None)
 
 
+def test_sinks_that_differ_by_a_password_are_not_taken_for_one(tmp_path: Path) -> None:
+    second = GOOD[GOOD.index("[pipeline") : GOOD.index("[sink")].replace("hall", "yard")
+    text = (GOOD + second).replace('"json:', '"mqtt://anna:a@broker/x", "mqtt://anna:b@broker/x", "json:', 1)
+    said = complaint(tmp_path, text)
+    assert said == (
+        "edge.toml:5: two sinks mqtt://broker/x that differ by a password only: give each a table [sink.NAME]"
+    )
+
+
 MISTAKES = {
     'lgo = "json"': "edge.toml:1: lgo is not known; did you mean log?",
     "log = 7": "edge.toml:1: log must be one of auto, text, json, found 7",

@@ -214,6 +214,17 @@ def test_folder_that_is_followed_gives_what_comes_once_it_is_whole(
     assert idle
 
 
+def test_folder_remembers_nothing_of_what_is_gone(tmp_path: Path) -> None:
+    source = open_source(f"folder:{tmp_path}?follow", RATE, fast=True)
+    assert isinstance(source, FolderSource)
+    for number in range(20):  # as a program's that writes aside and renames
+        path = record(tmp_path / f"{number}.wav", 0.1)
+        assert [source._is_whole(one) for one in source._recordings()] == [False]
+        path.unlink()
+    assert not source._recordings()
+    assert not source._sizes
+
+
 def test_folder_that_is_taken_away_cannot_be_read(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

@@ -23,7 +23,7 @@ from edgernn.devices.sources.stdin import StdinSource
 from edgernn.errors import AudioError, MissingDependencyError, UsageError
 from edgernn.stream import Source
 from tests.devices.senders import Pipe
-from tests.devices.stand_ins import sounddevice_of
+from tests.devices.stand_ins import FakeStream, PortAudioError, sounddevice_of
 
 
 def tone(rate_hz: int, seconds: float) -> np.ndarray:
@@ -232,6 +232,18 @@ def test_unplugged_microphone_is_an_error(fake_sounddevice: SimpleNamespace) -> 
     fake_sounddevice.unplugs_at_end = True
     with pytest.raises(AudioError, match="still plugged in"):
         list(MicrophoneSource("", 16000))
+
+
+def test_microphone_that_does_not_start_is_given_back(
+    fake_sounddevice: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: FakeStream) -> None:
+        raise PortAudioError("Unanticipated host error")
+
+    monkeypatch.setattr(FakeStream, "start", fail)
+    with pytest.raises(AudioError, match="Unanticipated"):
+        MicrophoneSource("USB", 16000)
+    assert fake_sounddevice.streams[0].closed
 
 
 def test_devices_are_looked_for_anew_once_no_microphone_is_open(fake_sounddevice: SimpleNamespace) -> None:

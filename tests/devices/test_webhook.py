@@ -50,6 +50,13 @@ def test_it_sends_the_id_a_token_and_a_signature(server: WebServer, tmp_path: Pa
         sink.write(sent)
 
 
+def test_a_token_that_no_header_can_have_is_not_told() -> None:
+    sink = open_sink("http://127.0.0.1:9/", {"token": Secret("text", "hunter2\nof two lines")})
+    with pytest.raises(SinkError, match="the token for") as caught:
+        sink.write(message())
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
