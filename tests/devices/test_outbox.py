@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from edgernn.devices.daemon import outbox as outbox_module
 from edgernn.devices.daemon import queue_file
 from edgernn.devices.daemon.outbox import Outbox
-from edgernn.devices.daemon.queue_file import QueueFile
+from edgernn.devices.daemon.queue_file import QueueFile, Row
 from edgernn.errors import FailureError
 from edgernn.events import Keyword, Message, Stamp
 from tests.devices.quick_folder import quick_folder
@@ -109,10 +109,15 @@ def test_a_full_one_drops_the_oldest_and_counts_them(path: Path, bound: dict[str
 def test_making_a_lot_of_room_takes_few_looks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when it is told to hold less than it has; one look for each event took a minute for 6000 of them."""
     sent, looks, oldest = messages(400), list[int](), QueueFile.oldest
+
+    def counted(file: QueueFile, limit: int, sink: str | None = None) -> list[Row]:
+        looks.append(limit)
+        return oldest(file, limit, sink)
+
     with Outbox(path) as outbox:
         for one in sent:
             outbox.put(one, ["a"])
-    monkeypatch.setattr(QueueFile, "oldest", lambda *args: looks.append(1) or oldest(*args))
+    monkeypatch.setattr(QueueFile, "oldest", counted)
     with Outbox(path, most_events=100) as outbox:
         looks.clear()
         outbox.put(sent[0], ["b"])
@@ -145,7 +150,6 @@ def test_sinks_that_are_gone_are_given_up(path: Path) -> None:
 PUTTING = """
 import sys
 from edgernn.devices.daemon.outbox import Outbox
-from edgernn.devices.daemon.queue_file import QueueFile
 from edgernn.events import Keyword, Stamp
 outbox, stamp = Outbox(sys.argv[1]), Stamp()
 while True:

@@ -233,10 +233,10 @@ def test_a_time_without_threads_costs_no_place(monkeypatch: pytest.MonkeyPatch) 
             for _ in range(MOST_CONNECTIONS + 1):
                 with socket.create_connection((str(parts.hostname), int(parts.port or 0)), 5) as connection:
                     assert not connection.recv(1)
-        connection = HTTPConnection(str(parts.hostname), int(parts.port or 0), timeout=5)
-        connection.request("GET", "/health")
-        assert connection.getresponse().status == 503  # no pipeline was tended
-        connection.close()
+        asking = HTTPConnection(str(parts.hostname), int(parts.port or 0), timeout=5)
+        asking.request("GET", "/health")
+        assert asking.getresponse().status == 503  # no pipeline was tended
+        asking.close()
     finally:
         server.stop()
 
