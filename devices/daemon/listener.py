@@ -23,7 +23,7 @@ from edgernn.devices.daemon.config import PipelineConfig
 from edgernn.devices.daemon.counters import Counters
 from edgernn.devices.daemon.handover import Handover
 from edgernn.devices.daemon.prepare import Prepared
-from edgernn.devices.daemon.seldom import Seldom
+from edgernn.devices.daemon.seldom import CALM_S, Seldom
 from edgernn.errors import EdgeRNNError, NotThereError, ShapeError, UsageError
 from edgernn.events import Event, Message
 from edgernn.stream import Chunk, EventStream, Source
@@ -69,7 +69,7 @@ class Listener:
         self._left: list[threading.Thread] = []  # that close a source
         self._stopping = threading.Event()
         self._backoff = Backoff()
-        self._faults = Seldom(_log)
+        self._faults, self._malformed = Seldom(_log), Seldom(_log, CALM_S)
         self._source: Source | None = None
         self._next: Prepared | None = None
         self._handover = Handover()
@@ -281,6 +281,7 @@ class Listener:
             self._change(fresh)
         if chunk.lost or chunk.dropped:
             counters.dropped.update(chunk.causes)
+            self._tell_malformed(chunk.causes.get("malformed", 0))
         lost = chunk.lost + self._skipped
         if self._reopened:
             lost += self._gap(chunk)
@@ -296,6 +297,17 @@ class Listener:
         self._skipped = 0
         if self._push(self.prepared.stream, chunk, lost):
             self._count(chunk, begin)
+
+    def _tell_malformed(self, count: int) -> None:
+        """Say why nothing comes of a source that is well: what it gives is not what the model takes."""
+        if count:
+            why = one_line(getattr(self._source, "remark", ""))
+            self._malformed.warning(
+                "%s: what the source gives is malformed, %d at once%s",
+                self.counters.name,
+                count,
+                f": {why}" if why else "",
+            )
 
     def _gap(self, chunk: Chunk) -> int:
         """Return how many samples did not come while the source was gone."""

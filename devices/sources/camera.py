@@ -67,7 +67,7 @@ class CameraSource(InboxSource):
     """What a camera shows now."""
 
     def __init__(self, uri: str, options: CameraOptions, shape: tuple[int, ...], rate_hz: float) -> None:
-        super().__init__(f"the camera {shown(uri)}", rate_hz, 1, "skipped")
+        super().__init__(f"the camera {shown(uri)}", rate_hz, 1, "skipped", shape)
         self._preparer = Preparer(options, shape)
         self._capture = self._open(uri, options)
         self._start(self._receive)

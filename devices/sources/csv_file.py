@@ -55,6 +55,8 @@ class CsvSource:
         self._path, self._options, self._shape, self._fast = path, options, shape, fast
         self._size = int(np.prod(shape))
         self._closed = threading.Event()
+        self.remark = ""
+        """What was wrong with the latest row that was none."""
         if options.columns and len(options.columns) != self._size:
             raise UsageError(
                 f"csv:{path} names {len(options.columns)} columns, and the model takes {self._size} values"
@@ -75,11 +77,20 @@ class CsvSource:
     def _find_columns(self) -> list[int] | None:
         """Return which columns to take, by the header where they are named; None for all."""
         names = self._options.columns
-        if not names or all(name.isdecimal() for name in names):
-            return [int(name) for name in names] or None
+        if names and all(name.isdecimal() for name in names):
+            return [int(name) for name in names]
         with Path(self._path).open("rb") as file:
             header = file.readline(READ_BYTES)
-        return self._named(self._cells(header)) if header else None
+        if not names and header.strip() and not header.startswith(b"#"):
+            self._check_width(self._cells(header))
+        return self._named(self._cells(header)) if names and header else None
+
+    def _check_width(self, found: Sequence[str]) -> None:
+        if len(found) != self._size:
+            raise SourceError(
+                f"the file {self._path} has {len(found)} columns, {', '.join(found[:9])}, and the model takes "
+                f"{self._size} values: name them, as in columns=A,B"
+            )
 
     def _named(self, found: Sequence[str]) -> list[int]:
         names = self._options.columns
@@ -167,14 +178,15 @@ class CsvSource:
                 cells = self._cells(line)
                 if cells and not cells[0].startswith("#"):
                     rows.append(self._row(cells))
-            except (ValueError, csv.Error):
+            except (ValueError, csv.Error) as error:
+                self.remark = str(error)
                 rows.append(None)
         return rows
 
     def _row(self, cells: Sequence[str]) -> NDArray[np.float32]:
         if self._columns is None:
             if len(cells) != self._size:
-                raise ValueError(f"{len(cells)} values")
+                raise ValueError(f"{len(cells)} values, and the model takes {self._size}")
         elif max(self._columns) < len(cells):
             cells = [cells[column] for column in self._columns]
         else:

@@ -89,7 +89,7 @@ class IioSource(InboxSource):
     """Reads at its rate, in a thread. Readings that were due and not made are counted, and those that failed."""
 
     def __init__(self, name: str, options: IioOptions, shape: tuple[int, ...], rate_hz: float) -> None:
-        super().__init__(f"the sensor {name}", rate_hz, max(8, round(QUEUE_S * rate_hz)))
+        super().__init__(f"the sensor {name}", rate_hz, max(8, round(QUEUE_S * rate_hz)), shape=shape)
         self._device, self._shape = find_device(name, options.root), shape
         self._channels = open_channels(self._device, options.channels, shape)
         self._start(self._receive)
@@ -106,8 +106,8 @@ class IioSource(InboxSource):
     def _read(self) -> None:
         try:
             self._inbox.put(as_frame([channel.read() for channel in self._channels], self._shape))
-        except ValueError:
-            self._inbox.note("malformed", lost=1)
+        except ValueError as error:
+            self._inbox.note("malformed", lost=1, why=error)
         except OSError as error:
             if error.errno not in TRANSIENT:
                 raise SourceError(f"{self._name} is gone: {error.strerror}: {error.filename}") from error

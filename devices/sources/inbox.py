@@ -26,13 +26,15 @@ PATIENCE = 2.0  # how many times as long as a piece takes to come, its rest is w
 class Inbox:
     """Holds at most so many samples or frames (but one chunk at least): the oldest make room for the newest."""
 
-    def __init__(self, most: int, cause: str = "overflow") -> None:
+    def __init__(self, most: int, cause: str = "overflow", shape: tuple[int, ...] = ()) -> None:
         self._most, self._cause = most, cause
+        self.remark = ""
+        """What was wrong with what came last of all that was none."""
         self._changed = threading.Condition()
         self._chunks: deque[Chunk] = deque()
         self._held = 0
         self._lost, self._dropped = 0, Counter[str]()  # since the last chunk that was put
-        self._empty: NDArray[np.float32] | None = None
+        self._empty = np.zeros((0, *shape), np.float32)
         self._latest_s = -float("inf")
         self._pieces, self._piece_s = Pieces(), 0.0
         self._taken, self._wanted = 0, 1
@@ -53,9 +55,10 @@ class Inbox:
             if self._held >= self._wanted:
                 self._changed.notify()
 
-    def note(self, cause: str, count: int = 1, lost: int = 0) -> None:
+    def note(self, cause: str, count: int = 1, lost: int = 0, why: object = "") -> None:
         """Count what cannot be delivered, of which `lost` are missing in the stream."""
         with self._changed:
+            self.remark = one_line(why) or self.remark
             self._dropped[cause] += count
             self._lost += lost
 
@@ -86,7 +89,7 @@ class Inbox:
                 if self._chunks:  # and the rest does not come
                     break
                 self._wanted, patience_s = 1, TELL_S
-                if self._dropped and self._empty is not None:
+                if self._dropped:
                     return replace(self._chunk(self._empty), idle=True)
             if self._closed:
                 return None
@@ -111,7 +114,6 @@ class Inbox:
     def _chunk(self, samples: NDArray[np.float32]) -> Chunk:
         """Return a chunk with what was noted since the last one; its time never goes back."""
         self._latest_s = max(self._latest_s, time.monotonic())
-        self._empty = samples[:0]
         lost, dropped = self._lost, dict(self._dropped)
         self._lost, self._dropped = 0, Counter()
         return Chunk(samples, self._latest_s, lost, dropped)
@@ -129,10 +131,12 @@ class Inbox:
 class InboxSource:
     """A source with a thread of its own that receives; for others to build on."""
 
-    def __init__(self, name: str, rate_hz: float, most: int, cause: str = "overflow") -> None:
+    def __init__(
+        self, name: str, rate_hz: float, most: int, cause: str = "overflow", shape: tuple[int, ...] = ()
+    ) -> None:
         self.rate_hz = rate_hz
         self._name = name
-        self._inbox = Inbox(most, cause)
+        self._inbox = Inbox(most, cause, shape)
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -150,6 +154,11 @@ class InboxSource:
             self._inbox.end(SourceError(f"{self._name} failed: {type(error).__name__}: {one_line(error)}"))
         else:
             self._inbox.end()
+
+    @property
+    def remark(self) -> str:
+        """What was wrong with what was malformed, the latest of it."""
+        return self._inbox.remark
 
     def gather(self, pieces: Pieces) -> None:
         """Deliver pieces of such a size, as long as they come in time."""

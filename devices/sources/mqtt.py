@@ -47,7 +47,7 @@ class MqttSource(InboxSource):
     """What comes while the connection is there; it is made anew by itself, and what came meanwhile counts as lost."""
 
     def __init__(self, broker: Broker, reader: ValueReader, rate_hz: float) -> None:
-        super().__init__(f"the broker {broker}", rate_hz, QUEUE_FRAMES)
+        super().__init__(f"the broker {broker}", rate_hz, QUEUE_FRAMES, shape=reader.shape)
         self._broker, self._reader = broker, reader
         self._away = False
         self._heard_s: float | None = None
@@ -97,5 +97,5 @@ class MqttSource(InboxSource):
             if len(message.payload) > MOST_TEXT:
                 raise ValueError("too long")
             self._inbox.put(self._reader.read(message.payload.decode()))
-        except ValueError:
-            self._inbox.note("malformed", lost=1)
+        except ValueError as error:
+            self._inbox.note("malformed", lost=1, why=error)

@@ -20,7 +20,7 @@ class PiCameraSource(InboxSource):
     """As `CameraSource`: the newest picture waits for the reader."""
 
     def __init__(self, number: str, options: CameraOptions, shape: tuple[int, ...], rate_hz: float) -> None:
-        super().__init__(f"the camera picamera2:{number}", rate_hz, 1, "skipped")
+        super().__init__(f"the camera picamera2:{number}", rate_hz, 1, "skipped", shape)
         self._preparer = Preparer(options, shape)
         if number and not number.isdecimal():
             raise UsageError(f"picamera2 has cameras by number, as in 'picamera2:0', not '{number}'")

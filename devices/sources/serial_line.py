@@ -33,7 +33,7 @@ class SerialSource(InboxSource):
     """Reads in a thread; empty lines and those that begin with `#` are comments. An unplugged device is an error."""
 
     def __init__(self, path: str, options: SerialOptions, reader: ValueReader, rate_hz: float) -> None:
-        super().__init__(f"the serial line {path}", rate_hz, QUEUE_FRAMES)
+        super().__init__(f"the serial line {path}", rate_hz, QUEUE_FRAMES, shape=reader.shape)
         self._reader = reader
         self._port = self._open(path, options.baud)
         self._start(self._receive)
@@ -72,5 +72,5 @@ class SerialSource(InboxSource):
             return
         try:
             self._inbox.put(self._reader.read(line.decode()))
-        except ValueError:
-            self._inbox.note("malformed", lost=1)
+        except ValueError as error:
+            self._inbox.note("malformed", lost=1, why=error)

@@ -60,10 +60,10 @@ class ValueReader:
     def _row(self, value: Any) -> list[float]:
         if isinstance(value, Mapping):
             if not self._fields:
-                raise ValueError("an object, and no fields are named")
+                raise ValueError("an object, and no fields are named (fields=A,B)")
             row = [_number(_member(value, field)) for field in self._fields]
             if all(map(math.isnan, row)):
-                raise ValueError("none of the fields")
+                raise ValueError(f"none of the fields {', '.join(self._fields)}")
             return row
         return self._chosen([_number(one) for one in value])
 
@@ -76,7 +76,7 @@ class ValueReader:
                 raise ValueError(f"{len(row)} values")
             return [row[column] for column in self._columns]
         if len(row) != self._size:
-            raise ValueError(f"{len(row)} values")
+            raise ValueError(f"{len(row)} values, and the model takes {self._size}")
         return row
 
 

@@ -207,6 +207,16 @@ def test_what_is_no_sound_is_skipped(energy_artifact: Artifact, undisturbed: lis
     assert [round(event.end_s, 1) for event in pipeline.told] == [round(event.end_s, 1) for event in undisturbed]
 
 
+def test_what_is_malformed_is_told_with_the_reason(energy_artifact: Artifact, caplog: pytest.LogCaptureFixture) -> None:
+    steps = chunks(bursts(1))
+    steps[10:12] = [replace(step, lost=1, dropped={"malformed": 1}) for step in steps[10:12]]
+    script = Script(steps)
+    script.remark = "none of the fields x, y"  # type: ignore[attr-defined]
+    Pipeline(energy_artifact, script).run()
+    told = [record.getMessage() for record in caplog.records if "is malformed" in record.getMessage()]
+    assert told == ["hall: what the source gives is malformed, 1 at once: none of the fields x, y"]
+
+
 def test_lost_samples_are_counted_and_filled(energy_artifact: Artifact, undisturbed: list[Event]) -> None:
     steps = chunks(bursts(6))
     steps[60] = replace(steps[60], samples=steps[60].samples[100:], lost=100)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from edgernn.cli import main
 from edgernn.devices.secret import Secret
 from edgernn.devices.sources import frame_rate, listing, open_source
+from edgernn.devices.sources.inbox import Inbox
 from edgernn.devices.sources.lines import LineSplitter
 from edgernn.devices.sources.listing import list_sensors
 from edgernn.devices.sources.values import ValueReader
@@ -68,6 +69,12 @@ def test_csv_without_names_has_a_header_or_none(header: str, tmp_path: Path) -> 
     rows, causes = frames_of(open_source(str(path), 100, fast=True, shape=SHAPE), 600)
     assert rows == [[n, -n] for n in range(600)]
     assert not causes
+
+
+def test_csv_of_other_columns_than_the_model_takes_is_told(tmp_path: Path) -> None:
+    (tmp_path / "three.csv").write_text("time,a,b\n0,1,2\n")
+    with pytest.raises(SourceError, match=r"has 3 columns, time, a, b, and the model takes 2 values: name them"):
+        open_source(f"csv:{tmp_path / 'three.csv'}", 100, shape=SHAPE)
 
 
 def test_csv_has_its_own_pace(tmp_path: Path) -> None:
@@ -259,6 +266,14 @@ def test_messages_of_a_broker_that_are_no_values(broker: Mosquitto) -> None:
     teller.close()
     with pytest.raises(SourceError, match="Not authorized"):
         open_source(uri, 5, options={"user": "anna"}, shape=SHAPE)
+
+
+def test_what_is_malformed_is_told_though_nothing_else_ever_came() -> None:
+    inbox = Inbox(8, shape=SHAPE)
+    inbox.note("malformed", lost=1, why="3 values, and the model takes 2")
+    chunk = next(iter(inbox))
+    assert (chunk.samples.shape, chunk.causes, chunk.lost, chunk.idle) == ((0, *SHAPE), {"malformed": 1}, 1, True)
+    assert inbox.remark == "3 values, and the model takes 2"
 
 
 def test_rate_of_a_source() -> None:
