@@ -24,7 +24,7 @@ def decoder_spec_of(artifact: Artifact) -> DecoderSpec:
     if artifact.decoder is None:
         raise ArtifactError(
             f"{artifact.path} has no decoder: nothing says what its outputs mean; name one, as in "
-            "--decoder 'alarm:distance?threshold=0.5'"
+            "--decoder 'alarm:distance?threshold=0.5' (a configuration's decoder = \"…\"; edgernn convert keeps one)"
         )
     return decoder_from_dict(artifact.decoder)
 

@@ -67,6 +67,8 @@ class Broker:
         tls = parts.scheme == "mqtts"
         user = options.user if parts.username is None else options.user or unquote(parts.username)
         password = options.password or (None if parts.password is None else Secret("text", unquote(parts.password)))
+        if password and not user:
+            raise UsageError(f"the broker {_shown(uri)} has a password and no user: add user")
         merged = replace(options, user=user, password=password)
         return cls(parts.hostname, port or (8883 if tls else 1883), tls, unquote(parts.path).strip("/"), merged)
 

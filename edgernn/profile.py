@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgernn.errors import FailureError
 from edgernn.measured import Conditions, Minute, Operator, Round, Sustained
-from edgernn.text import table
+from edgernn.text import one_line, table
 
 __all__ = ["Machine", "Profile", "Timing"]
 
@@ -153,7 +153,10 @@ class Profile:
             kept = {key: value for key, value in values.items() if key in cls.__dataclass_fields__}
             return cls(**{**kept, **{name: read(kept[name]) for name, read in _PARTS.items() if name in kept}})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FailureError(f"this is not a profile that edgernn wrote: {error!r}") from error
+            lacks = [one.name for one in fields(cls) if one.default is one.default_factory is MISSING]
+            lacks = [name for name in lacks if name not in values] if isinstance(values, Mapping) else []
+            why = f"it has no {lacks[0]}" if lacks else one_line(error)
+            raise FailureError(f"this is not a profile that edgernn wrote: {why}") from error
 
     def __str__(self) -> str:
         """Return tables for people."""

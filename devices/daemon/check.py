@@ -53,6 +53,8 @@ def check(config: Config) -> str:
     for name, sink in config.sinks.items():
         with _problem(problems, config.place("sink", name)):
             _check_sink(sink)
+            if sink.uri.startswith("command:"):
+                sinks.open_sink(sink.uri, sink.options).close()  # looks for the program, which a start waits for
     problems.check()
     return table(["pipeline", "source", "artifact", "runtime", "sinks"], rows)
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 
 from edgernn.devices import sinks, sources
 from edgernn.devices.daemon.check import check_places
@@ -76,7 +77,7 @@ class Supervisor:
     def _run(self, wait: Callable[[float], set[int]]) -> None:
         self._config = config = self._load()
         check_places(config)
-        config.folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(config.folder)
         ready = Ready.of(config, self.counters.refused_artifacts, {}, None)
         outbox = Outbox(config.folder / "outbox.sqlite", config.queue.most_events, config.queue.most_bytes)
         self.counters.outbox = self._outbox = outbox
@@ -388,3 +389,12 @@ def _signals() -> Iterator[Callable[[float], set[int]]]:
             signal.signal(number, handler)
         reader.close()
         writer.close()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FailureError(
+            f"the folder {folder} for what outlives the daemon cannot be made: {error.strerror}; name another: state"
+        ) from error

@@ -208,7 +208,8 @@ async def connected(address: Address, keys: Keys, python: str = "python3") -> As
             f"--identity: {one_line(error)}; its passphrase is asked for on a terminal, or use ssh-add"
         ) from error
     except (asyncssh.Error, OSError, TimeoutError, asyncio.TimeoutError) as error:
-        said = one_line(error) or f"no answer within {CONNECT_S:g} seconds"
+        code = getattr(error, "errno", None) or 0  # a name that is not known has one below 0, and words of its own
+        said = os.strerror(code) if code > 0 else one_line(error) or f"no answer within {CONNECT_S:g} seconds"
         raise BoardError(f"{address.text} cannot be reached: {said}") from error
 
 

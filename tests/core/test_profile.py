@@ -76,3 +76,5 @@ def test_another_json_is_refused() -> None:
     for values in ({}, {"timings": [{"name": "x"}]}, {**profile().to_dict(), "machine": {}}):
         with pytest.raises(FailureError, match="not a profile"):
             Profile.from_dict(values)
+    with pytest.raises(FailureError, match=r"edgernn wrote: it has no artifact$"):
+        Profile.from_dict({"on": "pi"})

@@ -20,7 +20,7 @@ from edgernn.errors import FailureError, UsageError
 
 CONFIGS = {
     "microphone": 'source = "mic:"\nsinks = "json:events.jsonl"\n',
-    "network": 'source = "mic:"\nsinks = "broker"\n[sink.broker]\nuri = "mqtt://b"\npassword = { credential = "mqtt" }',
+    "network": 'source = "mic:"\nsinks = "broker"\n[sink.broker]\nuri = "mqtt://a@b"\npassword = {credential = "mqtt"}',
     "web": 'source = "serial:/dev/ttyUSB0"\n[http]\n',
     "wake": 'source = "recording.wav"\n[wake]\nartifact = "/opt/words"\nlisten = "tcp://0.0.0.0:10400"\n',
     "closed": 'source = "recording.wav"\n',

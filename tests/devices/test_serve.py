@@ -296,6 +296,9 @@ def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.Capture
     assert "nothing does not exist" in shown
     assert "the recording nowhere.wav is not there" in shown
     assert "there is no sink 'mtqt:x'" in shown
+    write_config(tmp_path, '[pipeline.b]\nartifact="energy"\nsource="stdin:"\nsinks="command:notfy-send {word}"\n')
+    assert main(["serve", str(tmp_path / "edge.toml"), "--check"]) == 2
+    assert "the program notfy-send for events is not there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -304,6 +307,7 @@ def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.Capture
         ("pipeline.hall.source=mc:", "there is no source 'mc:'"),
         ("pipeline.hall.sinks=jsn:", "there is no sink 'jsn:'"),
         ("pipeline.hall.artifact=none", "none does not exist; expected the folder of an artifact"),
+        ("state=/dev/null/state", "the folder /dev/null/state for what outlives the daemon cannot be made: Not a dir"),
         ("pipeline.hall.threshold={ hello = 0.5 }", "a threshold is set for hello, and the labels are: sound, silence"),
     ],
 )

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from edgernn.devices.secret import Secret
 from edgernn.devices.sinks import SCHEMES, open_sink, sink_opener
 from edgernn.errors import RefusedError, SinkError, UsageError
 from edgernn.events import Keyword, Message, Stamp
@@ -219,6 +220,7 @@ def test_unix_socket_of_socat(tmp_path: Path) -> None:
         ("https://user:secret@host/", {}, "a password or a token goes into its table"),
         ("http://host:port/", {}, "has no port that could be"),
         ("https://host/", {"ca": "/nowhere.pem"}, "/nowhere.pem of certificates to trust cannot be used: No such file"),
+        ("mqtt://host/a", {"password": Secret("text", "x")}, "has a password and no user"),
         ("mqtt:///topic", {}, "a broker is mqtt://HOST/TOPIC"),
         ("mqtt://host/a/#", {}, "has a wildcard"),
         ("mqtt://host/a?protocol=4", {}, "must be 5 or 3.1.1, not '4'"),
