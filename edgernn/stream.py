@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgernn.errors import ShapeError, UsageError
+from edgernn.errors import ShapeError, StepError, UsageError
 from edgernn.events import Event, Message
 from edgernn.frontend import FrontEnd, PlainSamples
 from edgernn.spec import StreamSpec, TensorSpec
@@ -378,7 +378,10 @@ class EventStream(ABC):
 
     @abstractmethod
     def push(self, samples: NDArray[np.floating[Any]], lost: int = 0) -> list[Event]:
-        """Take samples or frames, of which `lost` are missing just before; return what was decided."""
+        """Take samples or frames, of which `lost` are missing just before; return what was decided.
+
+        Raises `StepError` where a step fails, or gives NaN: the stream must be `reset` then.
+        """
 
     def _restart(self) -> None:
         self.runner.reset()
@@ -411,6 +414,8 @@ class EventStream(ABC):
         if self._to_drop:  # the warm-up, so that the decoder's steps are the source model's
             self._to_drop -= 1
             return None
+        if np.isnan(row).any():  # once in a state, it is there for ever, and nothing would ever be decided
+            raise StepError("the model gave NaN, which its state may keep: the stream must be reset")
         event = self.decoder.push(row)
         if event is None:
             return None

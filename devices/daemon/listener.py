@@ -63,10 +63,9 @@ class Listener:
         self._open_source, self._put, self._clock = open_source, put, clock
         self._lock = threading.Lock()  # around who owns the stream: the thread of the current turn
         self._turn = 0
-        self._closing: threading.Thread | None = None
+        self._closing: list[threading.Thread] = []
         self._waiting_since: float | None = None  # for the source; None while computing or between two tries
         self._threads: list[threading.Thread] = []
-        self._left: list[threading.Thread] = []  # that close a source
         self._stopping = threading.Event()
         self._backoff = Backoff()
         self._faults, self._malformed = Seldom(_log), Seldom(_log, CALM_S)
@@ -122,12 +121,12 @@ class Listener:
         with self._lock:
             self._stopping.set()
             source = self._source
-        self._closing = self._begin_to_close(source)
+        self._begin_to_close(source)
 
     def join(self, timeout_s: float) -> bool:
         """Wait until it has ended, and its source is closed; return whether that is so."""
         until_s = time.monotonic() + timeout_s
-        threads = [thread for thread in (self._closing, self._threads[-1]) if thread is not None]
+        threads = [*self._closing[-1:], self._threads[-1]]
         for thread in threads:
             thread.join(max(0.0, until_s - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
@@ -159,7 +158,8 @@ class Listener:
 
     def _give_up(self, since: float) -> None:
         with self._lock:
-            if self._waiting_since != since or sum(thread.is_alive() for thread in self._threads) > MOST_HUNG:
+            hung = max(sum(thread.is_alive() for thread in kind) for kind in (self._threads, self._closing))
+            if self._waiting_since != since or hung > MOST_HUNG:
                 return
             self._turn += 1  # from here on, the thread that waits owns nothing
             self._waiting_since = None
@@ -174,15 +174,16 @@ class Listener:
         if source is None:
             return None
         thread = threading.Thread(target=self._close, args=(source,), name="closing", daemon=True)
-        thread.start()
+        with self._lock:
+            thread.start()
+            self._closing = [*(old for old in self._closing if old.is_alive()), thread]
         return thread
 
     def _leave(self, source: Source | None) -> None:
         """Close a source and wait for that a while, or as long as it takes where several hang in it already."""
         thread = self._begin_to_close(source)
         if thread is not None:
-            self._left = [*(old for old in self._left if old.is_alive()), thread]
-            thread.join(CLOSE_S if len(self._left) <= MOST_HUNG else None)
+            thread.join(CLOSE_S if len(self._closing) <= MOST_HUNG else None)
 
     def _close(self, source: Source | None) -> None:
         if source is not None:

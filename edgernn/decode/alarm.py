@@ -18,6 +18,7 @@ from edgernn.spec import StreamSpec
 __all__ = ["DISTANCE", "AlarmDecoder", "AlarmSpec", "Distance", "OneElement", "open_scorer"]
 
 DISTANCE = "distance"
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ class AlarmDecoder:
             return None
         self._told, self._told_at = True, self._steps
         times = (round(step * self.step_seconds, 4) for step in (self._since, self._steps))
-        return Alarm(self.spec.label, round(self._value, 4), *times)
+        score = max(-LARGEST, min(LARGEST, self._value))  # JSON knows no infinity
+        return Alarm(self.spec.label, round(score, 4), *times)
 
 
 def open_scorer(spec: AlarmSpec, stream: StreamSpec, labels: Sequence[str]) -> Distance | OneElement:

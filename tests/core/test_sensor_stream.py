@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgernn.decode.alarm import AlarmDecoder, AlarmSpec, open_scorer
-from edgernn.errors import ArtifactError, ShapeError, UsageError
+from edgernn.errors import ArtifactError, ShapeError, StepError, UsageError
 from edgernn.events import Alarm, Keyword, Message, Stamp
 from edgernn.sensor_stream import SensorStream
 from edgernn.spec import StreamSpec, TensorSpec
@@ -55,6 +56,29 @@ def frames(*values: float) -> NDArray[np.float32]:
 
 def taken(runner: Echo) -> list[float]:
     return [float(frame[0]) for frame in runner.taken]
+
+
+def test_state_that_a_value_has_destroyed_is_told_and_mended() -> None:
+    """A glitch of a sensor is finite, and what a network makes of it may not be: then nothing would come any more."""
+    stream = open_stream(FakeRunner(2))
+    stream.push(frames(0.5))
+    stream.runner.restore({"sum": np.full((1, 2), np.nan, np.float32)})
+    for _ in range(2):
+        with pytest.raises(StepError, match="gave NaN"):
+            stream.push(frames(0.1))
+    stream.reset(stream.clock_samples)
+    assert stream.push(frames(0.1, 5)) == [Alarm("y[0]", 5.1, 0.4, 0.5)]
+
+
+def test_an_alarm_beyond_all_numbers_is_still_json() -> None:
+    alarm = AlarmDecoder(AlarmSpec(1.0), 1 / HZ).push(np.array([np.inf], np.float32))
+    assert alarm is not None
+    message = Stamp()("hall", alarm).to_json()
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    assert json.loads(message, parse_constant=refuse)["score"] == float(np.finfo(np.float32).max)
 
 
 def test_lost_frames_are_held_up_to_a_number_and_then_all_begins_anew() -> None:
