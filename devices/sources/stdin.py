@@ -21,8 +21,11 @@ __all__ = ["StdinSource"]
 MOST_BYTES = 65536  # what a pipe holds
 LOOK_S = 0.1
 SCALE = np.array(1 / 32768, np.float32)
-_heard = weakref.WeakSet[io.BufferedReader]()
-"""Streams that have given samples: opened again after a pause, they may be at their end, and that is no fault."""
+_heard = weakref.WeakKeyDictionary[io.BufferedReader, bytes]()
+"""Streams that have given samples, and the half of one that was read: who opens them again begins with the other half.
+
+Such a stream may be at its end, and that is no fault.
+"""
 
 
 class StdinSource:
@@ -43,14 +46,14 @@ class StdinSource:
     def __iter__(self) -> Iterator[Chunk]:
         memory = memoryview(bytearray(max(MOST_BYTES, 2 * self._pieces.each + 2)))
         pcm = np.frombuffer(memory, "<i2")
-        half = position = 0
+        position, half = 0, len(rest := _heard.get(self._stream, b""))
+        memory[:half] = rest
         while not self._closed:
             have = half + self._read(memory[half:], 2 * self._pieces.missing(position) - half)
             if self._closed and have == half:
                 return
             if self._stream not in _heard:
                 _check_beginning(bytes(memory[: min(have, 4)]))
-                _heard.add(self._stream)
             if have == half:
                 yield Chunk(self._resampler.finish(), time.monotonic())
                 return
@@ -60,6 +63,7 @@ class StdinSource:
             half = have % 2  # a pipe may be cut within a sample
             if half:
                 memory[0] = memory[have - 1]
+            _heard[self._stream] = bytes(memory[:half])
             yield Chunk(self._resampler.push(samples), time.monotonic())
 
     def _read(self, memory: memoryview, least: int) -> int:

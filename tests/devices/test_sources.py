@@ -113,6 +113,20 @@ def test_stdin_opened_again_goes_on_and_ends() -> None:
     pipe.close()
 
 
+def test_stdin_opened_again_within_a_sample_is_no_noise() -> None:
+    reading, writing = os.pipe()
+    sent = np.arange(100, dtype="<i2") * 101
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as program:
+        program.write(sent.tobytes()[:33])
+        first = StdinSource(16000, 16000, stream)
+        heard = next(iter(first)).samples
+        first.close()
+        program.write(sent.tobytes()[33:])
+        program.close()
+        again = everything(StdinSource(16000, 16000, stream))
+    np.testing.assert_array_equal(np.concatenate([heard, again]) * 32768, sent)
+
+
 def test_half_a_sample_at_the_end_is_dropped() -> None:
     assert len(everything(stdin_of(b"\x00\x01\x02"))) == 1
 
