@@ -170,7 +170,7 @@ RANDOM = settings(
 )
 
 
-@settings(RANDOM, max_examples=10)
+@settings(RANDOM, max_examples=6)
 @given(*DRAWN)
 def test_random_networks_stream(body: Body, head: str, tap: int, two_inputs: bool) -> None:
     assert_random_network_streams(body, head, tap, two_inputs)
