@@ -7,6 +7,7 @@ hex. An answer of 2xx takes the event; 4xx refuses it, but for 408, 425 and 429;
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import http.client
@@ -109,9 +110,8 @@ class WebhookSink:
     def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[int, str, float]:
         self._connection.request("POST", self._target, body, headers)
         answer = self._connection.getresponse()
-        answer.read(MOST_ANSWER)
-        self._used = answer.isclosed()
-        if not self._used:  # there is more: not worth reading
+        self._used = _read_rest(answer, self._options.timeout)
+        if not self._used:
             self._connection.close()
         return answer.status, answer.reason, _seconds_of(answer.getheader("Retry-After", ""))
 
@@ -129,6 +129,19 @@ def _connection(url: str, options: WebhookOptions) -> http.client.HTTPConnection
     if parts.scheme == "http":
         return http.client.HTTPConnection(host, port, timeout=options.timeout)
     return http.client.HTTPSConnection(host, port, timeout=options.timeout, context=client_tls(options.ca))
+
+
+def _read_rest(answer: http.client.HTTPResponse, timeout_s: float) -> bool:
+    """Read what the connection must be rid of for the next event; return whether that was soon over."""
+    until_s, count = time.monotonic() + timeout_s, 0
+    with contextlib.suppress(OSError, http.client.HTTPException):  # the status has come, and counts
+        while answer.length != 0 and count < MOST_ANSWER and time.monotonic() < until_s:
+            if not (piece := answer.read1(MOST_ANSWER)):
+                break
+            count += len(piece)
+        if answer.length == 0:
+            answer.read()  # nothing, which is how it notices
+    return answer.isclosed()
 
 
 def _seconds_of(text: str) -> float:

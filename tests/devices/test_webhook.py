@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import hashlib
 import hmac
 import math
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +112,30 @@ def test_one_connection_serves_many_and_is_renewed_when_it_idled(server: WebServ
         sink.write(one)
     assert (server.connections, server.messages) == (2, sent)
     sink.close()
+
+
+def test_an_answer_without_end_is_not_waited_for() -> None:
+    """A byte every now and then, as of server-sent events."""
+    over = threading.Event()
+
+    def answer() -> None:
+        connection = listening.accept()[0]
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not over.wait(0.05):
+                connection.sendall(b":")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        sink = open_sink(f"http://127.0.0.1:{listening.getsockname()[1]}/", {"timeout": 0.3})
+        begin = time.monotonic()
+        sink.write(message())  # it has arrived, whatever else is said
+        assert time.monotonic() - begin < 3
+        over.set()
+        thread.join()
+        sink.close()
 
 
 def test_a_server_that_says_nothing(tmp_path: Path) -> None:
