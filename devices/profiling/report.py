@@ -80,8 +80,9 @@ _TRUTHS: Sequence[tuple[str, Callable[[Profile], float | None], float]] = (
 
 
 def _dots(profiles: Sequence[Profile], truths: Sequence[float]) -> list[Dot]:
+    name = _named if len({profile.artifact for profile in profiles}) > 1 else _short
     return [
-        Dot(_short(profile), us, truth, profile.model_bytes, best)
+        Dot(name(profile), us, truth, profile.model_bytes, best)
         for profile, truth, best in zip(profiles, truths, front(profiles), strict=True)
         if (us := typical_us(profile)) > 0
     ]
@@ -92,10 +93,14 @@ def _short(profile: Profile) -> str:
     return f"{profile.scheme}, {profile.runtime.partition(' ')[0]}, {profile.threads} thr.{place}"
 
 
+def _named(profile: Profile) -> str:
+    return f"{profile.artifact}, {_short(profile)}"
+
+
 def _one(profile: Profile) -> str:
     place = profile.on or profile.machine.board or profile.machine.cpu
     parts = [
-        f"<h2>{escape(_short(profile))}</h2><p>{escape(place)}, {escape(profile.measured_at)}</p>",
+        f"<h2>{escape(_named(profile))}</h2><p>{escape(place)}, {escape(profile.measured_at)}</p>",
         f'<p class="quiet">{escape(_surroundings(profile))}</p>',
         _facts(profile),
     ]

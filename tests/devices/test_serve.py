@@ -301,6 +301,15 @@ def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.Capture
     assert "the program notfy-send for events is not there" in capsys.readouterr().err
 
 
+def test_help_has_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    shown = capsys.readouterr().out
+    for part in ("late_s=1,", "listen=127.0.0.1:8080", "sinks=text:,", "fast=false", "trusted_keys", "[sink.NAME]"):
+        assert part in shown
+    assert "=None" not in shown
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
