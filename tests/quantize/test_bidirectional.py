@@ -59,9 +59,27 @@ def bidirectional(cell: str, units: int, merge: str) -> Any:
 NUMBERS = (st.integers(1, 6), st.integers(0, 9))
 
 
-@settings(RANDOM, max_examples=12)
-@given(st.sampled_from(sorted(CELLS)), st.integers(1, 4), st.sampled_from(MERGES), st.booleans(), *NUMBERS)
+DRAWN = (st.sampled_from(sorted(CELLS)), st.integers(1, 4), st.sampled_from(MERGES), st.booleans(), *NUMBERS)
+
+
+@settings(RANDOM, max_examples=5)
+@given(*DRAWN)
 def test_each_block_is_what_the_layer_gives_for_it(
+    cell: str, units: int, merge: str, taken_apart: bool, chunk: int, lookahead: int
+) -> None:
+    assert_blocks_are_the_layers(cell, units, merge, taken_apart, chunk, lookahead)
+
+
+@pytest.mark.slow
+@settings(RANDOM, max_examples=20)
+@given(*DRAWN)
+def test_many_blocks_are_what_the_layer_gives(
+    cell: str, units: int, merge: str, taken_apart: bool, chunk: int, lookahead: int
+) -> None:
+    assert_blocks_are_the_layers(cell, units, merge, taken_apart, chunk, lookahead)
+
+
+def assert_blocks_are_the_layers(
     cell: str, units: int, merge: str, taken_apart: bool, chunk: int, lookahead: int
 ) -> None:
     model = randomized(chain(bidirectional(cell, units, merge)))

@@ -69,7 +69,7 @@ def drawn(examples: int) -> settings:
 
 
 @given(data=st.data(), batch=st.integers(1, 3), factor=st.integers(1, 2))
-@drawn(4)
+@drawn(2)
 def test_float32_in_onnx(data: st.DataObject, batch: int, factor: int) -> None:
     check(draw_network(data.draw), "onnx", "float32", batch, factor)
 
