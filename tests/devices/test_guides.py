@@ -1,4 +1,4 @@
-"""The guides to boards: what they write into files is read, and the commands that they name are there."""
+"""The guides and references: what they write into files is read, and commands and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -14,28 +14,33 @@ from edgernn.cli import COMMANDS, main
 from edgernn.devices.signing import make_key, read_key, sign
 from tests.boards.aarch64 import EXTRAS, PACKAGES
 
-GUIDES = sorted((Path(__file__).parents[2] / "devices").glob("*.md"))
+ROOT = Path(__file__).parents[2]
+GUIDES = [ROOT / "devices" / "raspberry-pi.md", ROOT / "devices" / "jetson.md"]
+PAGES = [*GUIDES, ROOT / "README.md", ROOT / "devices" / "README.md", ROOT / "quantize" / "README.md"]
 
 
-def blocks(guide: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", guide.read_text(), re.DOTALL)
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
-def test_commands(guide: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line for block in blocks(guide, "sh") for line in block.splitlines()]
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
     commands = [found[1] for line in lines if (found := re.match(r"(?:sudo )?edgernn (.*)", line))]
-    assert commands
     for command in commands:
         name, *words = command.partition("#")[0].split()
         assert name in COMMANDS
         with pytest.raises(SystemExit):
-            main([name, "--help"])
+            main([name, *(words[:1] if name == "train" else ()), "--help"])
         shown = capsys.readouterr().out
         assert [word for word in words if word.startswith("--") and word not in shown] == []
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+@pytest.mark.parametrize("guide", GUIDES, ids=name_of)
 def test_what_is_installed_is_what_the_emulated_board_has(guide: Path) -> None:
     text = "\n".join(blocks(guide, "sh"))
     (wheel,) = re.findall(r"pip install '\./edgernn-(\S+)-py3-none-any\.whl\[(\S+)\]'", text)
@@ -45,9 +50,9 @@ def test_what_is_installed_is_what_the_emulated_board_has(guide: Path) -> None:
     assert set(packages.split()) <= set(PACKAGES)
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
-def test_a_shell_can_read_them(guide: Path) -> None:
-    for block in blocks(guide, "sh"):
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_shell_can_read_them(page: Path) -> None:
+    for block in blocks(page, "sh"):
         read = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True)
         assert (read.returncode, read.stderr) == (0, ""), block
 
@@ -72,3 +77,12 @@ def test_configuration(
     file.write_text(file.read_text().replace('sinks = ["text:"]', sinks) + home)
     assert main(["serve", str(file), "--check"]) == 0
     assert "text:, home" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for place, fragment in re.findall(r"\]\(([^)#\s:]*)(?:#([^)]*))?\)", page.read_text()):
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), place
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if fragment else []
+        assert not fragment or fragment in [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings]
