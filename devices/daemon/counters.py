@@ -81,6 +81,8 @@ class Counters:
         """Seconds that computing took."""
         self.dropped: Counter[str] = Counter()
         """Samples not heard: "lost" by the source, "late" and skipped, "gap" while it was gone, "malformed"."""
+        self.malformed: tuple[float, str] | None = None
+        """Since when all that the source gives is malformed, on the monotonic clock, and why; None while it is not."""
         self.resets = 0
         """Gaps that were too long to be filled, after which the state began anew."""
         self.reopened = 0
@@ -155,3 +157,5 @@ class DaemonCounters:
         self.reloads = self.refused_reloads = 0
         self.refused_artifacts: Counter[str] = Counter()
         """By pipeline: how often the last good artifact went on, since something was wrong with the one configured."""
+        self.unfit_artifacts: Mapping[str, tuple[float, str]] = {}
+        """By pipeline, whose last good artifact goes on: since when, on the monotonic clock, and why."""

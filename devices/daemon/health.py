@@ -47,6 +47,10 @@ def _down(counters: DaemonCounters, now: float) -> Iterator[dict[str, Any]]:
     for name, pipeline in counters.pipelines.items():
         if pipeline.state in NOT_OPEN:
             yield {"what": f"source of {name}", "for_s": _age(now, pipeline.state_since_s), "why": pipeline.error}
+        elif (malformed := pipeline.malformed) is not None:
+            yield {"what": f"source of {name}", "for_s": _age(now, malformed[0]), "why": malformed[1]}
+    for name, (since_s, why) in counters.unfit_artifacts.items():
+        yield {"what": f"artifact of {name}", "for_s": _age(now, since_s), "why": why}
     for name, sink in counters.sinks.items():
         if (fault := sink.fault) is not None:
             yield {"what": f"sink {name}", "for_s": _age(now, sink.fault_since_s), "why": fault}

@@ -79,7 +79,7 @@ class Listener:
         self._opened_s = self._look_s = 0.0
         self._came_until_s: float | None = None
         self._reopened = False
-        counters.state = "starting"
+        counters.state, counters.malformed = "starting", None
         self._adopt(prepared)
 
     def _adopt(self, prepared: Prepared) -> None:
@@ -282,7 +282,7 @@ class Listener:
             self._change(fresh)
         if chunk.lost or chunk.dropped:
             counters.dropped.update(chunk.causes)
-            self._tell_malformed(chunk.causes.get("malformed", 0))
+            self._tell_malformed(chunk.causes.get("malformed", 0), not len(chunk.samples))
         lost = chunk.lost + self._skipped
         if self._reopened:
             lost += self._gap(chunk)
@@ -299,16 +299,24 @@ class Listener:
         if self._push(self.prepared.stream, chunk, lost):
             self._count(chunk, begin)
 
-    def _tell_malformed(self, count: int) -> None:
+    def _tell_malformed(self, count: int, alone: bool) -> None:
         """Say why nothing comes of a source that is well: what it gives is not what the model takes."""
         if count:
             why = one_line(getattr(self._source, "remark", ""))
+            if alone:
+                self._note_malformed(why)
             self._malformed.warning(
                 "%s: what the source gives is malformed, %d at once%s",
                 self.counters.name,
                 count,
                 f": {why}" if why else "",
             )
+
+    def _note_malformed(self, why: str) -> None:
+        counters = self.counters
+        since_s = counters.malformed[0] if counters.malformed else time.monotonic()
+        counters.malformed = since_s, f"all that comes is malformed{f': {why}' if why else ''}"
+        counters.progress_s = self._clock()  # it listens, and another beginning would mend nothing
 
     def _gap(self, chunk: Chunk) -> int:
         """Return how many samples did not come while the source was gone."""
@@ -326,6 +334,7 @@ class Listener:
             events = stream.push(chunk.samples, lost)
         except ShapeError as error:
             self.counters.dropped["malformed"] += len(chunk.samples)
+            self._note_malformed(str(error))
             self._skipped += len(chunk.samples)
             _log.warning("%s: what the source gave is skipped: %s", self.counters.name, error)
             return False
@@ -339,6 +348,8 @@ class Listener:
             self.counters.progress_s = now = self._clock()
             if now - self._opened_s > STEADY_S:
                 self._backoff.reset()
+        if len(chunk.samples):
+            self.counters.malformed = None
         if stream.dropped:
             self.counters.dropped.update(stream.dropped)
             stream.dropped.clear()

@@ -31,6 +31,7 @@ from edgernn.devices.daemon.config import StoreConfig
 from edgernn.devices.signing import TrustedKey, check_signature, read_trusted
 from edgernn.errors import ArtifactError, EdgeRNNError, FailureError, NotThereError
 from edgernn.files import read_file
+from edgernn.text import one_line
 
 __all__ = ["Note", "Store", "check_trusted", "trusted_keys"]
 
@@ -81,6 +82,8 @@ class Store:
         self._folder, self._trusted = folder, trusted
         self.refused = Counter[str]() if refused is None else refused
         """By name: how often an artifact was not taken, and the last good one went on instead."""
+        self.unfit: dict[str, str] = {}
+        """By name, where the last good artifact goes on: why the one configured was not taken."""
         self._taken: dict[str, tuple[str, ...]] = {}
 
     def take(self, name: str, sources: Sequence[Path], opener: Callable[[Sequence[Path]], T]) -> T:
@@ -161,6 +164,7 @@ class Store:
                 continue
             self._taken[name] = names
             self.refused[name] += 1
+            self.unfit[name] = one_line(error)
             _log.error("%s: the last good artifact goes on: %s", name, error)
             return opened
         raise worst from error

@@ -180,7 +180,9 @@ class Supervisor:
             self._ready.store.prove()
 
     def _names(self) -> str:
-        return ", ".join([*self._listeners, *(["wake"] if self._wake else [])])
+        unfit = self.counters.unfit_artifacts
+        names = [*self._listeners, *(["wake"] if self._wake else [])]
+        return ", ".join(f"{name} (with its last good artifact)" if name in unfit else name for name in names)
 
     def _words(self) -> str:
         states = (f"{name} {counters.state}" for name, counters in self.counters.pipelines.items())
@@ -251,7 +253,16 @@ class Supervisor:
             self._listeners[name] = Listener(fresh, _open_source, self._put, counters)
             self._listeners[name].start()
         ready.forget_others()
+        self._note_unfit(ready.store.unfit)
         self.counters.pipelines = {name: listener.counters for name, listener in self._listeners.items()}
+
+    def _note_unfit(self, reasons: Mapping[str, str]) -> None:
+        """Have `/health` say whose last good artifact goes on, since when and why."""
+        before, now = self.counters.unfit_artifacts, time.monotonic()
+        self.counters.unfit_artifacts = {
+            name: (before[name][0] if name in before else now, f"artifact refused: {why}; the last good one goes on")
+            for name, why in reasons.items()
+        }
 
     def _offer(self, words: WakeWords | None) -> None:
         """Go over to other wake words, or to none; raise `FailureError`, with nothing changed, if it cannot listen."""

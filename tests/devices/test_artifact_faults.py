@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from edgernn.artifact import Artifact
 from edgernn.devices.signing import make_key, read_key, sign
 from tests.devices import test_serve
 from tests.devices.conftest import write_energy_artifact
+from tests.devices.mosquitto import until
 from tests.devices.test_serve import Start, events, pcm, start, undisturbed_of, write_config
 from tests.devices.test_store import rewrite, spoil
 
@@ -44,6 +48,31 @@ def test_a_start_with_a_broken_artifact(start: Start, tmp_path: Path, energy_art
     assert (tmp_path / "log").read_text().count(NO_GOOD) == 2
     write_energy_artifact(energy_artifact.path)
     assert [message.event for message in events(tmp_path)] == 3 * undisturbed_of(tmp_path, sound)
+
+
+@pytest.mark.slow
+def test_health_says_whose_last_good_artifact_goes_on(start: Start, tmp_path: Path, energy_artifact: Artifact) -> None:
+    def log() -> str:
+        return (tmp_path / "log").read_text()
+
+    def down() -> list[dict[str, str]]:
+        place = re.findall(r"live page is at (http://\S+)", log())[-1]
+        with urllib.request.urlopen(f"{place}health", timeout=10) as answer:
+            found: list[dict[str, str]] = json.load(answer)["down"]
+        return found
+
+    daemon = start("--set", "store.watch_s=0.05", "--set", "http.listen=127.0.0.1:0")
+    daemon.wait_for("READY=1")
+    spoil("half a model", energy_artifact)
+    daemon.wait_for("RELOADING=1")
+    daemon.wait_for("READY=1")
+    [fault] = down()
+    assert fault["what"] == "artifact of hall"
+    assert re.fullmatch(r"artifact refused: .*step\.tflite.*; the last good one goes on", fault["why"])
+    assert "reloaded: hall (with its last good artifact)\n" in log()
+    write_energy_artifact(energy_artifact.path)
+    until(lambda: not down())
+    assert log().rstrip().endswith("reloaded: hall")
 
 
 DEADLY = """

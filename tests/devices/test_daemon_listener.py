@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from edgernn.artifact import Artifact
 from edgernn.devices.daemon.config import PipelineConfig, SourceConfig
-from edgernn.devices.daemon.counters import Counters
+from edgernn.devices.daemon.counters import Counters, DaemonCounters
 from edgernn.devices.daemon.handover import SPREAD_S, Handover
+from edgernn.devices.daemon.health import health
 from edgernn.devices.daemon.listener import Listener
 from edgernn.devices.daemon.prepare import prepare
 from edgernn.errors import AudioError, UsageError
@@ -215,6 +216,30 @@ def test_what_is_malformed_is_told_with_the_reason(energy_artifact: Artifact, ca
     Pipeline(energy_artifact, script).run()
     told = [record.getMessage() for record in caplog.records if "is malformed" in record.getMessage()]
     assert told == ["hall: what the source gives is malformed, 1 at once: none of the fields x, y"]
+
+
+def test_a_source_that_gives_only_what_is_malformed_is_down_until_something_else_comes(
+    energy_artifact: Artifact,
+) -> None:
+    sound, down, all_counters = chunks(bursts(1)), list[list[dict[str, object]]](), DaemonCounters()
+    nothing = Chunk(sound[0].samples[:0], sound[9].time_s, lost=1, dropped={"malformed": 1})
+
+    def look() -> None:
+        down.append(health(all_counters)[1]["down"])
+
+    def wait() -> None:
+        pipeline.now_s += 60  # which is no fault of the listener's
+
+    source = Script([*sound[:10], look, nothing, wait, nothing, look, sound[10], look])
+    source.remark = "none of the fields x, y"  # type: ignore[attr-defined]
+    pipeline = Pipeline(energy_artifact, source, late_s=1e9)
+    all_counters.pipelines = {"hall": pipeline.counters}
+    pipeline.run()
+    assert [len(each) for each in down] == [0, 1, 0]
+    assert down[1][0]["what"] == "source of hall"
+    assert down[1][0]["why"] == "all that comes is malformed: none of the fields x, y"
+    assert pipeline.listener.tend()
+    assert not pipeline.counters.reopened
 
 
 def test_lost_samples_are_counted_and_filled(energy_artifact: Artifact, undisturbed: list[Event]) -> None:
