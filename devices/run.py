@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -30,6 +31,8 @@ from edgernn.stream import EventStream, Sink, Source
 from edgernn.text import table
 
 __all__ = ["main", "pump"]
+
+BEHIND_S = 1.0  # that a live source may lag behind the clock: it takes a while to begin
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     pieces = Pieces.of(stream, quiet=lambda: stream.quiet_samples)
     source = sources.open_source(uri, stream.rate_hz, options.fast, shape=stream.frame_shape, pieces=pieces)
     print(f"{artifact.name} in {stream.runner.runtime}; Ctrl-C ends", file=sys.stderr)
-    busy_s = pump(source, stream, sink, options.duration)
+    busy_s = pump(source, stream, sink, options.duration, sources.is_live(uri))
     print(_summary(stream, busy_s), file=sys.stderr)
     return 0
 
@@ -76,14 +79,18 @@ def _list_devices() -> int:
     return 0
 
 
-def pump(source: Source, stream: EventStream, sink: Sink, duration_s: float | None = None) -> float:
+def pump(
+    source: Source, stream: EventStream, sink: Sink, duration_s: float | None = None, live: bool = False
+) -> float:
     """Bring sound from the source through the stream to the sink, until its end, an interrupt, or `duration_s`.
 
+    That is measured in what comes; a `live` source, of which nothing may come, ends soon after by the clock too.
     Returns the seconds that computing took; waiting for sound does not count. Closes source and sink.
     """
+    patience_s = duration_s + BEHIND_S if duration_s is not None and live else None
     busy_s, most = 0.0, float("inf") if duration_s is None else duration_s * stream.rate_hz
     stamp = Stamp()
-    with contextlib.closing(sink), contextlib.closing(source), _interrupts_end():
+    with contextlib.closing(sink), contextlib.closing(source), _closed_after(source, patience_s), _interrupts_end():
         for chunk in source:
             before = time.perf_counter()
             room = min(len(chunk.samples), most - stream.samples)
@@ -93,6 +100,19 @@ def pump(source: Source, stream: EventStream, sink: Sink, duration_s: float | No
             if stream.samples >= most:
                 break
     return busy_s
+
+
+@contextlib.contextmanager
+def _closed_after(source: Source, seconds: float | None) -> Iterator[None]:
+    """Close a source that is still read after so long, which ends it; None: never."""
+    timer = threading.Timer(min(seconds or 0.0, threading.TIMEOUT_MAX), source.close)
+    timer.daemon = True  # closing may hang, in a device that is gone
+    if seconds is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager
@@ -170,7 +190,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--fast", action="store_true", help="take a recording as quickly as possible, not at its own pace")
     add("--threshold", action="append", default=[], metavar="[WORD=]X", help="score at which a word counts, 0 to 1")
     add("--decoder", metavar="URI", help="what makes events of the outputs (default: the artifact's)")
-    add("--duration", type=float, metavar="S", help="end after so many seconds of what comes")
+    add("--duration", type=float, metavar="S", help="end after so many seconds, of what comes or by the clock")
     add("--rate", type=int, metavar="HZ", help="sample rate of standard input (default: the model's)")
     add("--list-devices", action="store_true", help="list microphones, cameras, serial lines and sensors, and end")
     return parser

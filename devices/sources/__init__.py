@@ -20,7 +20,7 @@ from edgernn.devices.uri import read_options, split_query
 from edgernn.errors import AudioError, SourceError, UsageError
 from edgernn.stream import Source
 
-__all__ = ["FRAMES", "SCHEMES", "SOUND", "check_source", "frame_rate", "open_source"]
+__all__ = ["FRAMES", "SCHEMES", "SOUND", "check_source", "frame_rate", "is_live", "open_source"]
 
 SOUND = {
     "PATH or file:PATH": "a recording: WAV, FLAC and what else libsndfile reads",
@@ -116,6 +116,17 @@ def check_source(uri: str, rate_hz: float, options: Table | None = None, shape: 
         frame_rate(uri, options)
     else:
         _opener(uri, rate_hz, False, options, shape).look()
+
+
+def is_live(uri: str) -> bool:
+    """Tell whether a source may give nothing for ever, other than a recording, which ends by itself.
+
+    >>> is_live("mic:"), is_live("csv:a.csv"), is_live("csv:a.csv?columns=x&follow")
+    (True, False, True)
+    """
+    scheme, rest = _parse(uri)
+    follows = parse_qs(_split_query(rest)[1]).get("follow", ["false"])[-1] != "false"
+    return follows or scheme not in ("file", "folder", "csv")
 
 
 def frame_rate(uri: str, options: Table | None = None) -> float | None:

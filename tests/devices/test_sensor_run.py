@@ -58,6 +58,15 @@ def test_run_says_alarms_and_what_was_held(tmp_path: Path, capsys: pytest.Captur
     assert "1 frames lost, 1 held, 1 events" in said.err
 
 
+def test_duration_ends_a_source_that_gives_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    artifact, table = write_delay(tmp_path / "delay"), tmp_path / "readings.csv"
+    table.write_text("cold,hot\n0,0\n")
+    begin = time.monotonic()
+    assert main(["run", str(artifact), f"csv:{table}?follow", "--duration", "0.1"]) == 0
+    assert time.monotonic() - begin < 5
+    assert "0.00 s of frames" in capsys.readouterr().err
+
+
 def test_run_takes_another_decoder_rate_and_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artifact, table = write_delay(tmp_path / "delay", decoder=None, frame_rate_hz=None), tmp_path / "readings.csv"
     table.write_text("time;hot;cold\n" + "".join(f"x;{number};{-number}\n" for number in range(100)))
