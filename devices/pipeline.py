@@ -10,7 +10,7 @@ from edgernn.frontend import FrontEnd, LogMel, PlainSamples
 from edgernn.sensor_stream import HOLD_FRAMES, SensorStream
 from edgernn.stream import EventStream, Stream
 
-__all__ = ["front_end_of", "open_front_end", "open_stream"]
+__all__ = ["check_rate", "front_end_of", "open_front_end", "open_stream"]
 
 
 def open_stream(
@@ -28,12 +28,7 @@ def open_stream(
     says the rate, and what `open_runner` raises.
     """
     front_end = None if artifact.front_end is None else open_front_end(artifact)
-    rate_hz = front_end.rows_hz if front_end else rate_hz or artifact.frame_rate_hz
-    if rate_hz is None:
-        raise UsageError(
-            f"{artifact.path} does not say how many frames a second it takes: add the rate to the source, as in "
-            "'csv:PATH?rate=50'"
-        )
+    rate_hz = front_end.rows_hz if front_end else check_rate(artifact, rate_hz)
     spec = decoder or decoder_spec_of(artifact)
     runner = open_runner(artifact, runtime, threads)
     if runner.spec.contexts:
@@ -46,6 +41,20 @@ def open_stream(
     if front_end is None:
         return SensorStream(runner, decoding, rate_hz, scorer, hold_frames)
     return Stream(front_end, runner, decoding, scorer)
+
+
+def check_rate(artifact: Artifact, rate_hz: float | None) -> float:
+    """Return how many frames a second there are, by the source or else the artifact; raise `UsageError` if none says.
+
+    An artifact with a front end has a rate of its own: that of the sound.
+    """
+    found = rate_hz or artifact.frame_rate_hz
+    if found is None:
+        raise UsageError(
+            f"{artifact.path} does not say how many frames a second it takes: add the rate to the source, as in "
+            "'csv:PATH?rate=50'"
+        )
+    return found
 
 
 def front_end_of(artifact: Artifact) -> LogMel:

@@ -79,9 +79,7 @@ def _list_devices() -> int:
     return 0
 
 
-def pump(
-    source: Source, stream: EventStream, sink: Sink, duration_s: float | None = None, live: bool = False
-) -> float:
+def pump(source: Source, stream: EventStream, sink: Sink, duration_s: float | None = None, live: bool = False) -> float:
     """Bring sound from the source through the stream to the sink, until its end, an interrupt, or `duration_s`.
 
     That is measured in what comes; a `live` source, of which nothing may come, ends soon after by the clock too.

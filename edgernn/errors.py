@@ -51,6 +51,8 @@ class EdgeRNNError(Exception):
     """Base of all errors of this package; `exit_status` is what the command line ends with."""
 
     exit_status = 1
+    key: str = ""
+    """Which key of a configuration has the mistake, where that is known."""
 
 
 class UsageError(EdgeRNNError):

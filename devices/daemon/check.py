@@ -29,20 +29,20 @@ def check(config: Config) -> str:
     rows: list[list[str]] = []
     problems = Problems()
     trusted: list[TrustedKey] = []
-    with _problem(problems, config.place("store", "trusted_keys")):
+    with _problem(problems, config, "store", "trusted_keys"):
         trusted = trusted_keys(config.store)
     for name, pipeline in config.pipelines.items():
-        with _problem(problems, config.place("pipeline", name), config.place("pipeline", name, "artifact")):
+        with _problem(problems, config, "pipeline", name, of_artifact="artifact"):
             check_trusted(pipeline.artifact, trusted)
             prepared = prepare(pipeline)
             stream, runtime = prepared.stream, prepared.stream.runner.runtime
             shown = without_passwords(pipeline.source.uri)
             rows.append([name, shown, prepared.artifact.name, runtime, ", ".join(pipeline.sinks)])
             stream.runner.close()
-            with _problem(problems, config.place("pipeline", name, "source")):
+            with _problem(problems, config, "pipeline", name, "source"):
                 _check_source(pipeline.source, stream.rate_hz, stream.frame_shape)
     if config.wake is not None:
-        with _problem(problems, config.place("wake"), config.place("wake", "artifact")):
+        with _problem(problems, config, "wake", of_artifact="artifact"):
             for artifact in config.wake.artifact:
                 check_trusted(artifact, trusted)
             words = WakeWords(config.wake)
@@ -51,8 +51,9 @@ def check(config: Config) -> str:
                 rows.append(["wake", config.wake.listen, one.artifact.name, runtime, ", ".join(config.wake.sinks)])
             words.retire()
     for name, sink in config.sinks.items():
-        with _problem(problems, config.place("sink", name)):
+        with _problem(problems, config, "sink", name):
             _check_sink(sink)
+            sinks.check_folder(sink.uri)
             if sink.uri.startswith("command:"):
                 sinks.open_sink(sink.uri, sink.options).close()  # looks for the program, which a start waits for
     problems.check()
@@ -60,27 +61,31 @@ def check(config: Config) -> str:
 
 
 @contextlib.contextmanager
-def _problem(problems: Problems, place: str, of_artifact: str = "") -> Iterator[None]:
-    """Note what is raised, with its place."""
+def _problem(problems: Problems, config: Config, *keys: str, of_artifact: str = "") -> Iterator[None]:
+    """Note what is raised, with its place; `of_artifact` is the key that has what is wrong with an artifact."""
     try:
         yield
     except EdgeRNNError as error:
         is_artifact = isinstance(error, (FailureError, NotThereError))
-        problems.add(of_artifact if is_artifact and of_artifact else place, str(error))
+        key = error.key or (of_artifact if is_artifact else "")
+        problems.add(config.place(*keys, *filter(None, [key])), str(error))
 
 
-def check_places(config: Config) -> None:
+def check_places(config: Config, running: Config | None = None) -> None:
     """Check what a start or a reload would stumble over; a source that is not there just now is waited for.
 
-    Raises `UsageError` with a line for each mistake.
+    So is the folder of a sink, such as a disk that is yet to be mounted, but not that of one which is another than in
+    the configuration that is `running`. Raises `UsageError` with a line for each mistake.
     """
     problems = Problems()
     for name, sink in config.sinks.items():
-        with _problem(problems, config.place("sink", name)):
+        with _problem(problems, config, "sink", name):
             _check_sink(sink)
+            if running is not None and running.sinks.get(name) != sink:
+                sinks.check_folder(sink.uri)
     for name, pipeline in config.pipelines.items():
         with (
-            _problem(problems, config.place("pipeline", name, "source")),
+            _problem(problems, config, "pipeline", name, "source"),
             contextlib.suppress(FailureError, NotThereError),
         ):
             _check_source(pipeline.source, ANY_HZ, None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +15,14 @@ from edgernn.decode.keyword import KeywordSpec
 from edgernn.devices import sources
 from edgernn.devices.daemon.config import PipelineConfig
 from edgernn.devices.decoders import DecoderSpec, decoder_spec_of, names_of, with_threshold
-from edgernn.devices.pipeline import open_stream
+from edgernn.devices.pipeline import check_rate, open_stream
 from edgernn.devices.runner import find_runtime, runtime_for, runtime_on
 from edgernn.devices.verify import verify
-from edgernn.errors import ArtifactError, UsageError
+from edgernn.errors import ArtifactError, EdgeRNNError, UsageError
 from edgernn.files import check_there, read_file
 from edgernn.stream import EventStream
 
-__all__ = ["Prepared", "StreamKey", "prepare", "stream_key"]
+__all__ = ["Prepared", "StreamKey", "mistakes_of", "prepare", "stream_key"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,13 +57,16 @@ def prepare(config: PipelineConfig) -> Prepared:
     key = stream_key(config)
     artifact = Artifact.open(config.artifact)
     decoder = _decoder(config.decoder or decoder_spec_of(artifact), config, artifact.labels)
+    rate_hz = None
+    if artifact.front_end is None:
+        with mistakes_of("source"):
+            rate_hz = check_rate(artifact, sources.frame_rate(config.source.uri, config.source.options))
     runtime = runtime_for(
         runtime_on(artifact, config.runtime, config.provider, config.threads), artifact.programs.get("step", {})
     )
     _verify(artifact, runtime)
-    takes_frames = artifact.front_end is None
-    rate_hz = sources.frame_rate(config.source.uri, config.source.options) if takes_frames else None
-    stream = open_stream(artifact, runtime, config.threads, decoder, rate_hz, config.hold_frames)
+    with mistakes_of("decoder" if config.decoder else ""):
+        stream = open_stream(artifact, runtime, config.threads, decoder, rate_hz, config.hold_frames)
     return Prepared(config, artifact, stream, tuple(names_of(decoder, artifact)), key, runtime)
 
 
@@ -87,11 +92,22 @@ def _verify(artifact: Artifact, runtime: str) -> None:
 
 def _decoder(spec: DecoderSpec, config: PipelineConfig, labels: tuple[str, ...]) -> DecoderSpec:
     if config.threshold is not None:
-        spec = with_threshold(spec, config.threshold, labels)
+        with mistakes_of("threshold"):
+            spec = with_threshold(spec, config.threshold, labels)
     names = ("smoothing_ms", "refractory_ms", "ignore")
     changes: dict[str, Any] = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    if isinstance(spec, KeywordSpec):
-        return replace(spec, **changes)
-    if set(changes) - {"refractory_ms"}:
-        raise UsageError(f"smoothing_ms and ignore are for words, and the decoder of {config.name} is an alarm")
+    only_words = sorted(set(changes) - {"refractory_ms"}, reverse=True)
+    if only_words and not isinstance(spec, KeywordSpec):
+        with mistakes_of(only_words[0]):
+            raise UsageError(f"smoothing_ms and ignore are for words, and the decoder of {config.name} is an alarm")
     return replace(spec, **changes)
+
+
+@contextlib.contextmanager
+def mistakes_of(key: str) -> Iterator[None]:
+    """Have an error say which key has the mistake, for whoever knows the line of it."""
+    try:
+        yield
+    except EdgeRNNError as error:
+        error.key = error.key or key
+        raise

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgernn.devices import sources
 from edgernn.devices.daemon.config import Config, PipelineConfig, WakeConfig
-from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
+from edgernn.devices.daemon.prepare import Prepared, mistakes_of, prepare, stream_key
 from edgernn.devices.daemon.store import Store, trusted_keys
 from edgernn.devices.daemon.wake_counters import WAKE
 from edgernn.devices.daemon.wake_words import WakeWords, wake_key
@@ -34,19 +34,28 @@ class Ready:
 
     @classmethod
     def of(
-        cls, config: Config, refused: Counter[str], running: Mapping[str, Prepared], words: WakeWords | None
+        cls,
+        config: Config,
+        refused: Counter[str],
+        running: Mapping[str, Prepared],
+        words: WakeWords | None,
+        hearing: Collection[str] = (),
     ) -> Ready:
         """Open everything, but leave what runs already (`running`, `words`) if it would be the same.
 
-        `refused` counts what was not taken, by pipeline. Raises what is wrong.
+        `refused` counts what was not taken, by pipeline. Raises what is wrong; that is also another source for one of
+        the pipelines `hearing` theirs, if it is not there.
         """
         store = Store(config.folder / "artifacts", trusted_keys(config.store), refused)
         watch = Watch(_artifacts(config), config.store.watch_s)
         prepared = {}
         for name, pipeline in config.pipelines.items():
-            with _placed(config.place("pipeline", name)):
+            with _placed(config, "pipeline", name):
                 prepared[name] = prepare_from(store, pipeline, running.get(name))
-        with _placed(config.place("wake")):
+                if name in hearing and pipeline.source != running[name].config.source:
+                    with mistakes_of("source"):
+                        _check_source(prepared[name])
+        with _placed(config, "wake"):
             fresh = _words(store, config.wake, words)
         return cls(config, prepared, fresh, store, watch)
 
@@ -56,12 +65,12 @@ class Ready:
 
 
 @contextlib.contextmanager
-def _placed(place: str) -> Iterator[None]:
+def _placed(config: Config, *keys: str) -> Iterator[None]:
     """Have an error say where in the configuration its cause stands."""
     try:
         yield
     except EdgeRNNError as error:
-        error.args = (f"{place}: {error}",)
+        error.args = (f"{config.place(*keys, *filter(None, [error.key]))}: {error}",)
         raise
 
 
@@ -79,11 +88,15 @@ def prepare_from(store: Store, config: PipelineConfig, running: Prepared | None 
             return replace(running, config=kept)
         fresh = prepare(kept)
         with contextlib.suppress(FailureError, NotThereError):  # what is not there just now is waited for
-            stream = fresh.stream
-            sources.check_source(config.source.uri, stream.rate_hz, config.source.options, stream.frame_shape)
+            _check_source(fresh)
         return fresh
 
     return store.take(config.name, [config.artifact], open_one)
+
+
+def _check_source(prepared: Prepared) -> None:
+    source, stream = prepared.config.source, prepared.stream
+    sources.check_source(source.uri, stream.rate_hz, source.options, stream.frame_shape)
 
 
 def _words(store: Store, config: WakeConfig | None, running: WakeWords | None) -> WakeWords | None:

@@ -41,6 +41,7 @@ SOURCES_END_S = 0.4
 WAKE_END_S = 0.3
 START_EXTENSION_S = 30.0
 PROVEN_S = 10.0  # how long the daemon must outlive new artifacts
+HEARING = ("starting", "running")  # states of a source that is well
 AT_START = ("queue", "state", "log", "level")
 END = {signal.SIGTERM, signal.SIGINT}
 
@@ -199,7 +200,10 @@ class Supervisor:
         running = {name: listener.latest for name, listener in self._listeners.items()}
         words = self._wake.words if self._wake else None
         refused = self.counters.refused_artifacts
-        self._reload = _Reload(lambda config: Ready.of(config, refused, running, words), load)
+        hearing = {name for name, one in self._listeners.items() if one.opened and one.counters.state in HEARING}
+        self._reload = _Reload(
+            lambda config: Ready.of(config, refused, running, words, hearing), load, self._ready.config
+        )
 
     def _end_reload(self, reload: _Reload) -> None:
         self._reload = None
@@ -340,10 +344,10 @@ class Supervisor:
 class _Reload:
     """Reads and prepares a new configuration in a thread, beside the old one that goes on."""
 
-    def __init__(self, make_ready: Callable[[Config], Ready], load: Callable[[], Config]) -> None:
+    def __init__(self, make_ready: Callable[[Config], Ready], load: Callable[[], Config], running: Config) -> None:
         self.ready: Ready | None = None
         self.error: Exception | None = None
-        self._make_ready, self._load = make_ready, load
+        self._make_ready, self._load, self._running = make_ready, load, running
         self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
         self._thread.start()
 
@@ -354,7 +358,7 @@ class _Reload:
     def _run(self) -> None:
         try:
             config = self._load()
-            check_places(config)
+            check_places(config, self._running)
             self.ready = self._make_ready(config)
         except Exception as error:
             self.error = error

@@ -13,7 +13,7 @@ from edgernn.devices.uri import read_options, split_query
 from edgernn.errors import UsageError
 from edgernn.stream import Sink
 
-__all__ = ["SCHEMES", "check_sink", "open_sink", "sink_opener"]
+__all__ = ["SCHEMES", "check_folder", "check_sink", "open_sink", "sink_opener"]
 
 SCHEMES = {
     "- or text:": "lines for people on standard output",
@@ -54,6 +54,18 @@ def check_sink(uri: str, options: Table | None = None) -> None:
     sink_opener(uri, options)
 
 
+def check_folder(uri: str) -> None:
+    """Raise `UsageError` where a sink is a file, and there is no folder for it."""
+    scheme, _, rest = uri.partition(":")
+    if scheme in ("json", "sqlite") and rest:
+        _check_folder(_path_of(rest)[0])
+
+
+def _check_folder(path: str) -> None:
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"the file {path} for events cannot be written: {os.strerror(errno.ENOENT)}")
+
+
 def _text(_: str, rest: str, table: Table, __: Sequence[str]) -> Callable[[], Sink]:
     if rest or table:
         raise UsageError("the sink text: goes to standard output, and has no path or options")
@@ -66,7 +78,6 @@ def _json(_: str, rest: str, table: Table, __: Sequence[str]) -> Callable[[], Si
     from edgernn.devices.sinks.json_file import JsonFileOptions, JsonFileSink
 
     path, options = _with_path(JsonFileOptions, "json", rest, table)
-    _check_folder(path)
     return lambda: JsonFileSink(path, options)
 
 
@@ -74,8 +85,12 @@ def _sqlite(_: str, rest: str, table: Table, __: Sequence[str]) -> Callable[[], 
     from edgernn.devices.sinks.sqlite import SqliteOptions, SqliteSink
 
     path, options = _with_path(SqliteOptions, "sqlite", rest, table)
-    _check_folder(path)
-    return lambda: SqliteSink(path, options)
+
+    def open_() -> Sink:
+        _check_folder(path)  # SQLite would not say what is wrong
+        return SqliteSink(path, options)
+
+    return open_
 
 
 def _unix(_: str, rest: str, table: Table, __: Sequence[str]) -> Callable[[], Sink]:
@@ -86,16 +101,16 @@ def _unix(_: str, rest: str, table: Table, __: Sequence[str]) -> Callable[[], Si
 
 
 def _with_path(kind: type[Options], scheme: str, rest: str, table: Table) -> tuple[str, Options]:
-    path, query = split_query(rest)
-    path = "/" + path.lstrip("/") if path.startswith("///") else path  # json:///var/lib, as other URIs are written
+    path, query = _path_of(rest)
     if not path:
         raise UsageError(f"the sink {scheme}: needs a path, as in '{scheme}:PATH'")
     return path, read_options(kind, f"the sink {scheme}:{path}", query, table)
 
 
-def _check_folder(path: str) -> None:
-    if not Path(path).parent.is_dir():
-        raise UsageError(f"the file {path} for events cannot be written: {os.strerror(errno.ENOENT)}")
+def _path_of(rest: str) -> tuple[str, str]:
+    """Return the path of a file, and the options after it."""
+    path, query = split_query(rest)
+    return "/" + path.lstrip("/") if path.startswith("///") else path, query  # json:///var/lib, as other URIs
 
 
 def _command(_: str, rest: str, table: Table, __: Sequence[str]) -> Callable[[], Sink]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import queue
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ __all__ = ["MicrophoneSource", "find_microphone", "list_microphones"]
 
 CHUNK_S = 0.02  # unless pieces are asked for
 QUEUE_S = 5.0  # how far the reader may fall behind before sound is dropped
+LOOK_S = 5.0  # that a process may take which looks for a microphone
 SILENT_S = 3.0  # without a callback for so long, the device is gone
 
 
@@ -48,6 +52,11 @@ class _PortAudio:
         """Count one that is closed."""
         with self._lock:
             self._open -= 1
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a microphone is open, so that others that are plugged in are not seen."""
+        return self._open > 0
 
     def failed(self) -> None:
         """Note that the devices there are may be others now."""
@@ -179,7 +188,22 @@ class MicrophoneSource:
 
 def find_microphone(device: str) -> None:
     """Raise `AudioError` if there is no such microphone; see `MicrophoneSource`."""
-    _query(_sounddevice(), _as_portaudio(device))
+    sounddevice = _sounddevice()
+    try:
+        _query(sounddevice, _as_portaudio(device))
+    except AudioError:
+        if not _portaudio.in_use or not _is_new(device):
+            raise
+
+
+def _is_new(device: str) -> bool:
+    """Tell whether there is a microphone that was plugged in since PortAudio looked, as a process of its own sees."""
+    look = "import json, sys, sounddevice; sounddevice.query_devices(json.loads(sys.argv[1]), 'input')"
+    command = [sys.executable, "-c", look, json.dumps(_as_portaudio(device))]
+    try:
+        return subprocess.run(command, capture_output=True, check=False, timeout=LOOK_S).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _query(sounddevice: Any, device: int | str | None) -> Any:

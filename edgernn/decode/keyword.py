@@ -64,6 +64,7 @@ class KeywordSpec:
         >>> KeywordSpec(threshold=0.5).with_threshold({"up": 0.9}, ["up", "down"]).threshold
         {'up': 0.9, 'down': 0.5}
         """
+        _check_words(threshold, labels)
         if isinstance(threshold, Mapping):
             threshold = {**{label: self.threshold_of(label) for label in labels}, **threshold}
         return replace(self, threshold=threshold)
@@ -87,6 +88,12 @@ class KeywordSpec:
             raise ArtifactError(f"the decoder in the manifest is malformed: {error}") from error
 
 
+def _check_words(threshold: float | Mapping[str, float], labels: Sequence[str]) -> None:
+    strangers = sorted(set(threshold) - set(labels)) if isinstance(threshold, Mapping) else []
+    if strangers:
+        raise UsageError(f"a threshold is set for {', '.join(strangers)}, and the labels are: {', '.join(labels)}")
+
+
 class KeywordDecoder:
     """Finds words in a stream of scores. Not for several threads at once.
 
@@ -99,10 +106,7 @@ class KeywordDecoder:
     """
 
     def __init__(self, spec: KeywordSpec, labels: Sequence[str], step_seconds: float) -> None:
-        named = spec.threshold if isinstance(spec.threshold, Mapping) else {}
-        strangers = sorted(set(named) - set(labels))
-        if strangers:
-            raise UsageError(f"a threshold is set for {', '.join(strangers)}, and the labels are: {', '.join(labels)}")
+        _check_words(spec.threshold, labels)
         if not step_seconds > 0:
             raise UsageError(f"a step must last more than zero seconds, not {step_seconds}")
         self.spec = spec

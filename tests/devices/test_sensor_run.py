@@ -89,6 +89,30 @@ def test_run_takes_another_decoder_rate_and_columns(tmp_path: Path, capsys: pyte
         assert what in capsys.readouterr().err
 
 
+MISTAKES = {
+    'decoder = "alarm:z?threshold=1"': (5, "has no 'z' to watch"),
+    "threshold = { hot = 0.5 }": (5, "an alarm has one threshold"),
+    "smoothing_ms = 9": (5, "smoothing_ms and ignore are for words"),
+    "late_s = 1": (4, "does not say how many frames a second it takes"),
+    "decoder = 'keyword:'\nthreshold = { hott = 0.5 }": (6, "a threshold is set for hott"),
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_check_names_the_line_of_the_key(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_delay(tmp_path / "delay", frame_rate_hz=None if "late" in line else HZ)
+    (tmp_path / "readings.csv").write_text("cold,hot\n")
+    (tmp_path / "edge.toml").write_text(
+        f'state = "{tmp_path / "state"}"\n[pipeline.oven]\nartifact = "delay"\n'
+        f'source = "csv:{tmp_path / "readings.csv"}?follow"\n{line}\n'
+    )
+    for words in (["--check"], []):
+        assert main(["serve", str(tmp_path / "edge.toml"), *words]) == 2
+        number, what = MISTAKES[line]
+        assert f"edge.toml:{number}: " in (said := capsys.readouterr().err)
+        assert what in said
+
+
 def test_words_may_be_of_a_sensor_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artifact, table = write_delay(tmp_path / "delay"), tmp_path / "readings.csv"
     table.write_text("\n".join(rows(100, range(50, 80))))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -282,6 +283,54 @@ def test_reload_with_a_source_that_cannot_be_is_refused(start: Start, tmp_path: 
     log = (tmp_path / "log").read_text()
     assert "the new configuration is refused" in log
     assert "edge.toml:6: the source csv: gives frames, and the artifact takes sound" in log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["nowhere.wav", "mic:nope"])
+def test_reload_to_a_source_that_is_not_there_is_refused_while_the_old_one_works(
+    source: str, start: Start, tmp_path: Path
+) -> None:
+    daemon = start()
+    daemon.wait_for("READY=1")
+    daemon.say(pcm(1))
+    config = (tmp_path / "edge.toml").read_text()
+    (tmp_path / "edge.toml").write_text(config.replace("stdin:", source))
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_for("RELOADING=1")
+    daemon.wait_for("READY=1")
+    daemon.say(pcm(2))
+    assert daemon.end() < 2
+    log = (tmp_path / "log").read_text()
+    assert re.search(r"the new configuration is refused, the old one goes on: .*edge.toml:4: .*no", log)
+    assert log.count("the source is opened again") == 0
+    assert len(events(tmp_path)) >= 2
+
+
+@pytest.mark.slow
+def test_a_folder_of_events_that_is_not_there_yet_is_waited_for(start: Start, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    config = (tmp_path / "edge.toml").read_text().replace("/events.jsonl", "/disk/events.jsonl")
+    (tmp_path / "edge.toml").write_text(config)
+    assert main(["serve", str(tmp_path / "edge.toml"), "--check"]) == 2
+    daemon = start()
+    daemon.wait_for("READY=1")
+    daemon.say(pcm(1))
+    daemon.process.send_signal(signal.SIGHUP)  # for something else: it waits on
+    daemon.wait_for("RELOADING=1")
+    (tmp_path / "edge.toml").write_text(config.replace("/disk/", "/dsik/"))
+    daemon.wait_for("READY=1")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_for("RELOADING=1")
+    daemon.wait_for("READY=1")
+    log = (tmp_path / "log").read_text()
+    assert "disk/events.jsonl for events cannot be written: No such file or directory" in log
+    assert re.search(r"the new configuration is refused.*edge.toml:5: the file .*dsik", log)
+    disk.mkdir()
+    until = time.monotonic() + 10
+    while not (disk / "events.jsonl").exists() or not (disk / "events.jsonl").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert daemon.end() < 2
 
 
 def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
