@@ -197,7 +197,7 @@ class Supervisor:
             return
         if self.counters.ready:  # else it still starts, as systemd sees it
             self._notify.reloading()
-        running = {name: listener.latest for name, listener in self._listeners.items()}
+        running = {name: listener.hearing.latest for name, listener in self._listeners.items()}
         words = self._wake.words if self._wake else None
         refused = self.counters.refused_artifacts
         hearing = {name for name, one in self._listeners.items() if one.opened and one.counters.state in HEARING}
@@ -248,8 +248,8 @@ class Supervisor:
             self._end(self._listeners.pop(name))
         for name, fresh in prepared.items():
             old = self._listeners.get(name)
-            if old is not None and old.fatal is None and _same_source(old.latest, fresh):
-                old.take_over(fresh)
+            if old is not None and old.fatal is None and _same_source(old.hearing.latest, fresh):
+                old.hearing.take_over(fresh)
                 continue
             counters = self.counters.pipelines.get(name) or Counters(name)
             if old is not None:

@@ -258,7 +258,7 @@ def test_stream_is_replaced_between_two_chunks(
     steps: list[Step] = [*chunks(bursts(6))]
     steps.insert(where, lambda: fresh[0]())
     pipeline = Pipeline(energy_artifact, Script(steps))
-    fresh.append(lambda: pipeline.listener.take_over(prepare(pipeline.config)))
+    fresh.append(lambda: pipeline.listener.hearing.take_over(prepare(pipeline.config)))
     pipeline.run()
     assert pipeline.counters.reloads == 1
     assert [event.end_s for event in pipeline.told] == [event.end_s for event in undisturbed]
@@ -274,12 +274,12 @@ def test_stream_that_fails_as_it_takes_over_leaves_the_old_one_there(
     pipeline = Pipeline(energy_artifact, Script(steps))
     broken = prepare(pipeline.config)
     broken.stream.runner.close()  # so that each step raises
-    fresh.append(lambda: pipeline.listener.take_over(broken))
+    fresh.append(lambda: pipeline.listener.hearing.take_over(broken))
     pipeline.run()
     assert (pipeline.counters.reloads, pipeline.counters.failures) == (0, {"step": 1})
     assert not pipeline.counters.reopened
     assert [event.end_s for event in pipeline.told] == [event.end_s for event in undisturbed]
-    assert pipeline.listener.latest is not broken
+    assert pipeline.listener.hearing.latest is not broken
 
 
 def test_idle_source_leaves_nothing_behind(energy_artifact: Artifact) -> None:
@@ -287,7 +287,7 @@ def test_idle_source_leaves_nothing_behind(energy_artifact: Artifact) -> None:
     empty = np.zeros(0, np.float32)
     steps = [*chunks(bursts(1)), *(Chunk(empty, time.monotonic(), idle=True) for _ in range(5000))]
     pipeline = Pipeline(energy_artifact, Script(steps)).run()
-    assert len(pipeline.listener._recent) == RATE // SIZE
+    assert len(pipeline.listener.hearing._recent) == RATE // SIZE
 
 
 def test_what_was_late_before_a_source_failed_is_missing_once(energy_artifact: Artifact) -> None:
@@ -298,7 +298,7 @@ def test_what_was_late_before_a_source_failed_is_missing_once(energy_artifact: A
     hiccups.append(lambda: setattr(pipeline, "now_s", begin + 13))
     pipeline.run()
     assert pipeline.counters.dropped == {"late": RATE, "gap": 10 * RATE}
-    assert pipeline.listener.prepared.stream.clock_samples == 15 * RATE
+    assert pipeline.listener.hearing.prepared.stream.clock_samples == 15 * RATE
 
 
 def test_an_end_waits_for_no_source_that_hangs_as_it_is_closed(energy_artifact: Artifact) -> None:
