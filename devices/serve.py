@@ -30,7 +30,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     config = read()
     with logged(config.log, config.level):
         if options.check:
-            print(check(config))
+            print(check(config, here=True))
             return 0
         status = Supervisor(read).run()
         _leave_if_hung(status)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from edgernn.devices import sinks, sources
 from edgernn.devices.daemon.config import Config, SinkConfig, SourceConfig
 from edgernn.devices.daemon.fields import Problems
+from edgernn.devices.daemon.occupied import check_machine
 from edgernn.devices.daemon.prepare import prepare
 from edgernn.devices.daemon.store import check_trusted, trusted_keys
 from edgernn.devices.daemon.wake_words import WakeWords
@@ -21,9 +22,10 @@ __all__ = ["check", "check_places"]
 ANY_HZ = 16000
 
 
-def check(config: Config) -> str:
+def check(config: Config, here: bool = False) -> str:
     """Open and verify every artifact, look for every source, read every secret; return a table for people.
 
+    With `here`, look whether ports and folder are free, too, since it is this process that would be the daemon.
     Raises `UsageError` with a line for each mistake.
     """
     rows: list[list[str]] = []
@@ -56,8 +58,9 @@ def check(config: Config) -> str:
             sinks.check_folder(sink.uri)
             if sink.uri.startswith("command:"):
                 sinks.open_sink(sink.uri, sink.options).close()  # looks for the program, which a start waits for
+    remarks = check_machine(config, problems) if here else []
     problems.check()
-    return table(["pipeline", "source", "artifact", "runtime", "sinks"], rows)
+    return "\n".join([table(["pipeline", "source", "artifact", "runtime", "sinks"], rows), *remarks])
 
 
 @contextlib.contextmanager

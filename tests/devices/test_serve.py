@@ -24,6 +24,7 @@ import pytest
 from edgernn.artifact import Artifact, write_artifact
 from edgernn.cli import main
 from edgernn.devices.daemon.config import load
+from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.daemon.prepare import prepare
 from edgernn.events import Event, Message
 
@@ -348,6 +349,39 @@ def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.Capture
     write_config(tmp_path, '[pipeline.b]\nartifact="energy"\nsource="stdin:"\nsinks="command:notfy-send {word}"\n')
     assert main(["serve", str(tmp_path / "edge.toml"), "--check"]) == 2
     assert "the program notfy-send for events is not there" in capsys.readouterr().err
+
+
+def test_check_looks_for_ports_and_the_folder(
+    tmp_path: Path, energy_artifact: Artifact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["serve", str(tmp_path / "edge.toml"), "--check"]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        write_config(
+            tmp_path,
+            f'[http]\nlisten = "127.0.0.1:{port}"\n[wake]\nartifact = "energy"\nlisten = "tcp://127.0.0.1:{port}"\n',
+        )
+        assert main(command) == 2
+        shown = capsys.readouterr().err
+        assert f"edge.toml:7: nothing can listen on 127.0.0.1, port {port}: Address already in use" in shown
+        assert f"edge.toml:10: nothing can listen on 127.0.0.1, port {port}" in shown
+        (tmp_path / "state").mkdir()
+        hold = (
+            f"from {Outbox.__module__} import Outbox; o = Outbox({str(tmp_path / 'state/outbox.sqlite')!r}); input(1)"
+        )
+        holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert holder.stdout is not None
+        assert holder.stdout.read(1)
+        assert main(command) == 0, "a daemon runs, and has the ports"
+        assert f"a daemon runs with the folder {tmp_path / 'state'}" in capsys.readouterr().out
+        holder.communicate(b"\n")
+        assert main(command) == 2
+    assert main(command) == 2, "both want the same port"
+    write_config(tmp_path)
+    assert main([*command, "--set", "state=/dev/null/state"]) == 2
+    assert "--set state: the folder /dev/null/state for what outlives the daemon cannot be made" in (
+        capsys.readouterr().err
+    )
 
 
 def test_help_has_every_key(capsys: pytest.CaptureFixture[str]) -> None:
