@@ -107,6 +107,8 @@ class Counters:
         """Ten times a second: monotonic time, level, and averaged scores `(labels,)`."""
         self.recent: deque[Message] = deque(maxlen=RECENT)
         """The latest events."""
+        self.is_sound = True
+        """Whether samples come, and no frames of a sensor."""
         self.rate_hz: float = 0
         """Samples per second."""
         self.taps: tuple[deque[Chunk], ...] = ()

@@ -218,7 +218,7 @@ class Hearing:
             counters.scores.clear()  # its columns meant other words
         counters.labels, counters.artifact = labels, prepared.artifact.name
         counters.runtime, counters.digest = stream.runner.runtime, prepared.key.digest
-        counters.rate_hz = stream.rate_hz
+        counters.rate_hz, counters.is_sound = stream.rate_hz, not stream.frame_shape
         counters.thresholds = getattr(stream.decoder, "thresholds", {})
         self._counted = counters.frames - stream.frames, counters.steps - stream.steps, counters.resets - stream.resets
 

@@ -32,6 +32,11 @@ function begin(hello) {
   $("nothing").hidden = false;
   hello.recent.forEach(tell);
   $("artifact").textContent = `${hello.artifact} · ${hello.runtime} · SHA-256 ${hello.digest.slice(0, 12)}… · EdgeRNN ${hello.version}`;
+  const kind = hello.is_sound ? "Sound" : "Frames";
+  $("heard").textContent = `${kind} and scores`;
+  $("sound-name").textContent = kind;
+  $("spectrogram").setAttribute("aria-label", `${hello.is_sound ? "Spectrogram" : "Values"} of the last ${SPAN_S} seconds, ${hello.is_sound ? "low pitch" : "the first"} at the bottom`);
+  $("level-row").hidden = !hello.is_sound; // full scale means nothing to a sensor
   document.title = `${hello.pipeline} · EdgeRNN`;
   draw();
 }
@@ -70,8 +75,6 @@ function hear(sound) {
   if (sound.bands !== seen.bands && bytes.length) Object.assign(seen, { bands: sound.bands, rows: [], end: undefined });
   if (bytes.length) addRows(bytes, sound);
   showLevel(sound.level);
-  $("level-row").hidden = !sound.is_sound; // full scale means nothing to a sensor
-  $("sound-name").textContent = sound.is_sound ? "Sound" : "Frames";
   draw();
 }
 

@@ -104,6 +104,7 @@ class _View:
             "artifact": counters.artifact,
             "digest": counters.digest,
             "runtime": counters.runtime,
+            "is_sound": counters.is_sound,
             "words": [{"word": word, "threshold": threshold} for word, threshold in self._thresholds.items()],
             "scores": self._scores(),
             "now": self._time(time.monotonic()),
@@ -124,11 +125,11 @@ class _View:
     def sound(self, tap: deque[Chunk]) -> bytes:
         """Return picture and scores of what was heard since the last call."""
         rows: list[NDArray[np.uint8]] = []
-        end_s, is_sound = time.monotonic(), True
+        end_s = time.monotonic()
         while tap:
             chunk = tap.popleft()
             rows.append(self._spectrogram.push(chunk.samples))
-            end_s, is_sound = chunk.time_s, chunk.samples.ndim == 1
+            end_s = chunk.time_s
         scores = self._scores()
         if not rows and not scores:
             return b""
@@ -137,7 +138,6 @@ class _View:
             "now": self._time(max(end_s, time.monotonic())),
             "end": self._time(end_s),
             "level": round(self._counters.level, 5),
-            "is_sound": is_sound,
             "bands": picture.shape[1],
             "row_s": self._spectrogram.row_s,
             "rows": base64.b64encode(picture.tobytes()).decode(),

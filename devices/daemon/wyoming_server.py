@@ -22,7 +22,6 @@ __all__ = ["WyomingServer"]
 
 BACKLOG = 16
 BUSY_S = 10.0  # longer than this, and work on one event hangs
-FULL = WyomingEvent("error", {"text": "there are as many clients as there may be", "code": "too-many-clients"})
 
 _log = logging.getLogger(__name__)
 
@@ -130,9 +129,10 @@ class WyomingServer:
 
     def _refuse(self, connection: socket.socket) -> None:
         self._counters.refuse_client()
-        _log.warning("wake client %s: refused, %s", connection.getpeername()[0], FULL.data["text"])
+        text = f"there are as many clients as there may be: {self.words.config.most_clients} (wake.most_clients)"
+        _log.warning("wake client %s: refused, %s", connection.getpeername()[0], text)
         connection.setblocking(False)
-        connection.send(encode(FULL))
+        connection.send(encode(WyomingEvent("error", {"text": text, "code": "too-many-clients"})))
         connection.close()
 
     def _forget(self, client: WyomingClient) -> None:

@@ -53,7 +53,8 @@ def measure_matrix(
         )
     try:
         for index, case in enumerate(listed, 1):
-            say(f"{index} of {len(listed)}: {case.path.name}, {case.runtime}, {case.threads} threads")
+            width = "1 thread" if case.threads == 1 else f"{case.threads} threads"
+            say(f"{index} of {len(listed)}: {case.path.name}, {case.runtime}, {width}")
             try:
                 profiles.append(replace(_one(case, wanted), command=wanted.command))
                 cases.append(case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,8 @@ class SerialSource(InboxSource):
         try:
             return serial.Serial(path, baud, timeout=LOOK_S, exclusive=True)
         except (OSError, ValueError) as error:
-            raise SourceError(f"{self._name} cannot be opened: {error}") from error
+            number = getattr(error, "errno", None)  # whose text pyserial says twice, with its own words around it
+            raise SourceError(f"{self._name} cannot be opened: {os.strerror(number) if number else error}") from error
 
     def _receive(self) -> None:
         splitter = LineSplitter()

@@ -15,6 +15,10 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.select import Select
 
 from edgernn.artifact import Artifact
+from edgernn.devices.daemon.config import HttpConfig
+from edgernn.devices.daemon.counters import Counters, DaemonCounters
+from edgernn.devices.daemon.fields import Address
+from edgernn.devices.daemon.web import WebServer
 from tests.devices.conftest import write_energy_artifact
 from tests.devices.serving import Serving
 
@@ -133,6 +137,23 @@ def page(daemon: Serving, browser: Browser) -> Browser:
     wait(lambda: browser.count("#told li"), "an event")
     wait(lambda: browser.run(COLOURS, "#spectrogram") > 30, "a spectrogram")
     return browser
+
+
+def test_page_says_what_comes_of_a_sensor(browser: Browser) -> None:
+    counters = DaemonCounters()
+    counters.pipelines = {"oven": Counters("oven")}
+    counters.pipelines["oven"].is_sound, counters.pipelines["oven"].rate_hz = False, 50
+    server = WebServer(HttpConfig(Address("127.0.0.1", 0)), counters)
+    server.start()
+    try:
+        browser.open(server.url)
+        wait(lambda: browser.text("title").startswith("oven"), "the pipeline's name")
+        assert browser.text("#heard") == "Frames and scores"
+        assert browser.run("return document.querySelector('#level-row').hidden")
+        assert browser.complaints() == []
+    finally:
+        browser.open("about:blank")
+        server.stop()
 
 
 def test_page_shows_what_is_heard(page: Browser, daemon: Serving) -> None:

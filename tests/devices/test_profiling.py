@@ -353,6 +353,7 @@ def test_matrix_of_runtimes_and_threads(energy_artifact: Artifact, tmp_path: Pat
     found = read_profiles(str(kept))
     runtimes = [(item.runtime.split()[0], item.threads) for item in found]
     assert runtimes == [(name, number) for name in ("ai-edge-litert", "onnxruntime") for number in (1, 2)]
+    assert "energy, litert, 1 thread\n" in result.stderr
     assert all(len(item.rounds) == 1 and item.sustained for item in found)
     assert all(item.operators for item in found)
     assert "LiteRT's own profiler" in found[0].remarks[0]

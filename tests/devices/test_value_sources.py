@@ -183,7 +183,7 @@ def test_serial_line_counts_what_is_none() -> None:
     os.close(slave)
     assert rows == [[1, 2], [3, 4], [6, 7]]
     assert causes == {"malformed": 3}
-    with pytest.raises(SourceError, match="serial line /dev/no cannot be opened"):
+    with pytest.raises(SourceError, match=r"serial line /dev/no cannot be opened: No such file or directory$"):
         open_source("serial:/dev/no", 50, shape=SHAPE)
 
 

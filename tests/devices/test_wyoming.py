@@ -316,6 +316,7 @@ def test_too_many_clients_are_refused(server: Server) -> None:
     with server.connect() as fifth:
         kind, data = fifth.receive() or ("", {})
         assert (kind, data["code"]) == ("error", "too-many-clients")
+        assert data["text"] == "there are as many clients as there may be: 4 (wake.most_clients)"
         assert fifth.receive() is None
     for client in clients:
         client.socket.close()
