@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
@@ -16,7 +17,7 @@ import pytest
 
 from edgernn.devices.sources import microphone, open_source
 from edgernn.devices.sources.file import FileSource
-from edgernn.devices.sources.microphone import MicrophoneSource, list_microphones
+from edgernn.devices.sources.microphone import MicrophoneSource, find_microphone, list_microphones
 from edgernn.devices.sources.pieces import Pieces
 from edgernn.devices.sources.resample import Resampler
 from edgernn.devices.sources.stdin import StdinSource
@@ -294,3 +295,19 @@ def test_portaudio_and_sounddevice_that_are_not_there(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "meta_path", [NoPortAudio(), *sys.meta_path])
     with pytest.raises(AudioError, match="sudo apt install libportaudio2"):
         MicrophoneSource("", 16000)
+
+
+def test_microphone_that_was_plugged_in_while_another_is_open_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_sounddevice: SimpleNamespace
+) -> None:
+    """PortAudio sees no other devices than at its beginning, but that of another process does."""
+    (tmp_path / "sounddevice.py").write_text(
+        "def query_devices(name, kind):\n    assert (name, kind) == ('new', 'input')"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(AudioError, match="no microphone 'new'"):
+        find_microphone("new")
+    with contextlib.closing(open_source("mic:USB", 16000)):
+        find_microphone("new")
+        with pytest.raises(AudioError, match="no microphone 'other'"):
+            find_microphone("other")
