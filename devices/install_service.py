@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgernn.devices.daemon.check import check
-from edgernn.devices.daemon.config import load
+from edgernn.devices.daemon.load import load
 from edgernn.devices.daemon.unit import MARK, unit_text
 from edgernn.errors import FailureError, UsageError
 

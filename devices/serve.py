@@ -15,8 +15,9 @@ import threading
 from collections.abc import Sequence
 
 from edgernn.devices.daemon.check import check
-from edgernn.devices.daemon.config import SECTIONS, Config, PipelineConfig, load
+from edgernn.devices.daemon.config import SECTIONS, Config, PipelineConfig
 from edgernn.devices.daemon.fields import Address, readers
+from edgernn.devices.daemon.load import load
 from edgernn.devices.daemon.log import logged
 from edgernn.devices.daemon.supervisor import Supervisor
 

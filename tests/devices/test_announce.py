@@ -126,7 +126,7 @@ def test_what_cannot_be_announced(monkeypatch: pytest.MonkeyPatch, energy_artifa
 
 
 def test_a_unit_lets_it_look_for_addresses(tmp_path: Path, energy_artifact: Artifact) -> None:
-    from edgernn.devices.daemon.config import load
+    from edgernn.devices.daemon.load import load
     from edgernn.devices.daemon.unit import _network
 
     file = tmp_path / "edge.toml"

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgernn.devices.daemon.config import Config, SourceConfig, load
+from edgernn.devices.daemon.config import Config, SourceConfig
 from edgernn.devices.daemon.layers import read_file_layer, value_of
+from edgernn.devices.daemon.load import load
 from edgernn.devices.secret import Secret
 from edgernn.errors import UsageError
 

@@ -13,7 +13,7 @@ from edgernn.cli import main
 from edgernn.devices import install_service
 from edgernn.devices.daemon import reach
 from edgernn.devices.daemon import unit as unit_module
-from edgernn.devices.daemon.config import load
+from edgernn.devices.daemon.load import load
 from edgernn.devices.daemon.reach import check_readable
 from edgernn.devices.daemon.unit import MARK, unit_text
 from edgernn.errors import FailureError, UsageError

@@ -23,7 +23,7 @@ import pytest
 
 from edgernn.artifact import Artifact, write_artifact
 from edgernn.cli import main
-from edgernn.devices.daemon.config import load
+from edgernn.devices.daemon.load import load
 from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.daemon.prepare import prepare
 from edgernn.events import Event, Message

@@ -18,9 +18,10 @@ from edgernn.artifact import Artifact
 from edgernn.cli import main
 from edgernn.devices.boards.vitals import Vitals
 from edgernn.devices.daemon import wyoming_server
-from edgernn.devices.daemon.config import WakeConfig, load
+from edgernn.devices.daemon.config import WakeConfig
 from edgernn.devices.daemon.counters import DaemonCounters
 from edgernn.devices.daemon.health import health
+from edgernn.devices.daemon.load import load
 from edgernn.devices.daemon.metrics import Metrics
 from edgernn.devices.daemon.wake_counters import WakeCounters
 from edgernn.devices.daemon.wake_session import WakeSession
