@@ -59,7 +59,7 @@ def latencies(content: bytes, kind: str, spec: Any, model: Any, folder: Path) ->
     return impulse_latencies(runner, whole, at=24)
 
 
-@pytest.mark.parametrize(("frames_per_step", "batch"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize(("frames_per_step", "batch"), [(1, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_declared_latency_is_what_an_impulse_takes(name: str, frames_per_step: int, batch: int, tmp_path: Path) -> None:
     build, expected = NETWORKS[name]
