@@ -76,7 +76,8 @@ def test_wheel_holds_every_module_and_nothing_under_a_bare_name(wheel: Path) -> 
         for path in (ROOT / folder).rglob("*.py")
     }
     packaged = {name for name in files if ".dist-info/" not in name}
-    assert packaged == modules | {"edgernn/py.typed"}
+    page = {f"edgernn/devices/daemon/live.{kind}" for kind in ("html", "css", "js")}
+    assert packaged == modules | {"edgernn/py.typed"} | page
 
 
 def test_wheel_says_what_it_needs_and_its_licence(wheel: Path) -> None:
