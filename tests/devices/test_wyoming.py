@@ -264,9 +264,10 @@ def test_a_time_without_threads_is_survived(server: Server, monkeypatch: pytest.
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    with monkeypatch.context() as scarce, server.connect() as client:
+    with monkeypatch.context() as scarce:
         scarce.setattr(threading.Thread, "start", fail)
-        assert client.receive() is None
+        with server.connect() as client:
+            assert client.receive() is None
     server.wait_until_empty()
     with server.connect() as client:
         client.send("ping")
