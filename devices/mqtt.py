@@ -87,7 +87,8 @@ def connect(
     """Return a client that is connected, with its thread running.
 
     `on_connect` is called then and after each new connection, `on_lost` when one is lost, both in the client's thread;
-    `will` is a topic and what the broker says there, retained, when we are gone; `prepare` sets other callbacks. Raises
+    `will` is a topic and what the broker says there, retained, when we are gone; `prepare` sets other callbacks. The
+    client's user data is the most bytes that the broker takes in a packet, None where it does not say. Raises
     `FailureError` if the broker cannot be reached or takes us not, `UsageError` for certificates that cannot be read.
     """
     client = _client(broker)
@@ -96,11 +97,12 @@ def connect(
     prepare(client)
     answered, refusal = threading.Event(), list[str]()
 
-    def connected(client: Client, _: Any, __: Any, reason: Any, ___: Any) -> None:
+    def connected(client: Client, _: Any, __: Any, reason: Any, told: Any) -> None:
         if reason.is_failure:
             hint = ": an older broker takes protocol=3.1.1" if "protocol" in str(reason).lower() else ""
             refusal[:] = [f"{reason}{hint}"]  # the latest: a broker may refuse us for months
         else:
+            client.user_data_set(getattr(told, "MaximumPacketSize", None))
             on_connect(client)
         answered.set()
 

@@ -27,6 +27,7 @@ __all__ = ["MqttOptions", "MqttSink", "mqtt_broker"]
 # Reasons of MQTT 5 that are no fault of the connection: not authorized, topic name invalid, packet too large,
 # payload format invalid. (An older protocol has no reasons; its brokers acknowledge what they throw away.)
 REFUSALS = (0x87, 0x90, 0x95, 0x99)
+HEADER = 10  # bytes of a packet beside topic and payload, at most
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class MqttSink:
 
     def write(self, message: Message) -> None:
         """Publish one event, and wait until the broker has it."""
+        topic, payload = f"{self._broker.topic}/event", message.to_json().encode()
+        self._check_size(len(topic.encode()) + len(payload))
         if message.event.label not in self._words:
             self._words.append(message.event.label)
             self._discover(self._client)
@@ -75,7 +78,7 @@ class MqttSink:
             self._answers.clear()
         if self._lost or not self._client.is_connected():
             raise SinkError(f"the connection to the broker {self._broker} is lost: {self._lost or 'closed'}")
-        number = self._client.publish(f"{self._broker.topic}/event", message.to_json(), qos=1).mid
+        number = self._client.publish(topic, payload, qos=1).mid
         with self._changed:  # not while publishing: Paho calls back with a lock of its own
             self._changed.wait_for(lambda: self._lost or number in self._answers, self._broker.options.timeout)
             answer = self._answers.get(number)
@@ -89,6 +92,13 @@ class MqttSink:
                 goodbye.wait_for_publish(1.0)
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _check_size(self, count: int) -> None:
+        """Refuse what would end the connection each time, where the broker has told how much it takes (MQTT 5)."""
+        most = self._client.user_data_get()
+        if most and count + HEADER > most:
+            reason = f"{count + HEADER} bytes are too large, it takes {most}"
+            raise RefusedError(f"the broker {self._broker} refuses the event: {reason}")
 
     def _check(self, answer: Any) -> None:
         if answer is None and "too large" in self._lost:  # it would end every connection
