@@ -6,9 +6,9 @@ from edgernn.artifact import Artifact
 from edgernn.devices.decoders import DecoderSpec, decoder_spec_of, open_decoder
 from edgernn.devices.runner import open_runner
 from edgernn.errors import ArtifactError, UsageError
+from edgernn.event_stream import EventStream, Stream
 from edgernn.frontend import FrontEnd, LogMel, PlainSamples
 from edgernn.sensor_stream import HOLD_FRAMES, SensorStream
-from edgernn.stream import EventStream, Stream
 
 __all__ = ["check_rate", "front_end_of", "open_front_end", "open_stream"]
 

@@ -26,8 +26,9 @@ from edgernn.devices.runner import CHOICES, RUNTIMES, runtime_on
 from edgernn.devices.sources.listing import list_devices, list_sensors
 from edgernn.devices.sources.pieces import Pieces
 from edgernn.errors import AudioError, EdgeRNNError, UsageError
+from edgernn.event_stream import EventStream
 from edgernn.events import Stamp
-from edgernn.stream import EventStream, Sink, Source
+from edgernn.stream import Sink, Source
 from edgernn.text import table
 
 __all__ = ["main", "pump"]

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgernn.errors import ShapeError, UsageError
+from edgernn.event_stream import EventStream
 from edgernn.events import Event
-from edgernn.stream import Decoder, EventStream, Runner, Scorer
+from edgernn.stream import Decoder, Runner, Scorer
 
 __all__ = ["HOLD_FRAMES", "SensorStream"]
 

@@ -24,8 +24,9 @@ from edgernn.devices.daemon.handover import Handover
 from edgernn.devices.daemon.prepare import Prepared
 from edgernn.devices.daemon.seldom import CALM_S, Seldom
 from edgernn.errors import EdgeRNNError, ShapeError
+from edgernn.event_stream import EventStream
 from edgernn.events import Event, Message
-from edgernn.stream import Chunk, EventStream
+from edgernn.stream import Chunk
 from edgernn.text import one_line
 
 __all__ = ["Hearing"]

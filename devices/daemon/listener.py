@@ -18,8 +18,9 @@ from edgernn.devices.daemon.hearing import Hearing
 from edgernn.devices.daemon.prepare import Prepared
 from edgernn.devices.daemon.seldom import Seldom
 from edgernn.errors import EdgeRNNError, NotThereError, UsageError
+from edgernn.event_stream import EventStream
 from edgernn.events import Event, Message
-from edgernn.stream import Chunk, EventStream, Source
+from edgernn.stream import Chunk, Source
 from edgernn.text import one_line
 
 __all__ = ["Listener"]

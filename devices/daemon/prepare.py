@@ -19,8 +19,8 @@ from edgernn.devices.pipeline import check_rate, open_stream
 from edgernn.devices.runner import find_runtime, runtime_for, runtime_on
 from edgernn.devices.verify import verify
 from edgernn.errors import ArtifactError, EdgeRNNError, UsageError
+from edgernn.event_stream import EventStream
 from edgernn.files import check_there, read_file
-from edgernn.stream import EventStream
 
 __all__ = ["Prepared", "StreamKey", "mistakes_of", "prepare", "stream_key"]
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import select
 import signal
-import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from edgernn.devices import sinks, sources
@@ -22,14 +19,16 @@ from edgernn.devices.daemon.notify import Notify
 from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.daemon.prepare import Prepared
 from edgernn.devices.daemon.ready import Ready, same_place
+from edgernn.devices.daemon.signals import signals
 from edgernn.devices.daemon.wake_counters import WakeCounters
 from edgernn.devices.daemon.wake_words import WakeWords
 from edgernn.devices.daemon.web import WebServer
 from edgernn.devices.daemon.wyoming_server import WyomingServer
 from edgernn.devices.sources.pieces import Pieces
 from edgernn.errors import EdgeRNNError, FailureError
+from edgernn.event_stream import EventStream
 from edgernn.events import Event, Message, Stamp
-from edgernn.stream import EventStream, Source
+from edgernn.stream import Source
 
 __all__ = ["Supervisor"]
 
@@ -71,7 +70,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until a signal, or until every source has ended; return the exit status."""
-        with _signals() as wait:
+        with signals() as wait:
             self._run(wait)
         return 0
 
@@ -375,35 +374,6 @@ def _open_source(config: PipelineConfig, stream: EventStream, quiet: Callable[[]
     return sources.open_source(
         config.source.uri, stream.rate_hz, config.fast, config.source.options, stream.frame_shape, pieces
     )
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[Callable[[float], set[int]]]:
-    """Catch the signals; give a function that waits for some seconds at most, and returns those that came.
-
-    The handlers do nothing: Python writes each signal's number to a socket, and the loop reads it there, between two
-    of its own steps.
-    """
-    reader, writer = socket.socketpair()
-    for end in (reader, writer):
-        end.setblocking(False)
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    old = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-
-    def wait(seconds: float) -> set[int]:
-        if not select.select([reader], [], [], max(0.0, seconds))[0]:
-            return set()
-        return set(reader.recv(4096))
-
-    try:
-        yield wait
-    finally:
-        signal.set_wakeup_fd(old_fd)
-        for number, handler in old.items():
-            signal.signal(number, handler)
-        reader.close()
-        writer.close()
 
 
 def _make_folder(folder: Path) -> None:

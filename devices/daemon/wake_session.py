@@ -20,8 +20,8 @@ from edgernn.devices.daemon.wake_words import Spotter, WakeWords
 from edgernn.devices.daemon.wyoming_events import ClientError, WyomingEvent
 from edgernn.devices.sources.pcm import PcmFormat, decode
 from edgernn.devices.sources.resample import Resampler
+from edgernn.event_stream import EventStream
 from edgernn.events import Event
-from edgernn.stream import EventStream
 
 __all__ = ["Tell", "WakeSession"]
 

@@ -17,7 +17,7 @@ from edgernn.devices.daemon.prepare import Prepared, prepare, stream_key
 from edgernn.devices.decoders import decoder_spec_of, names_of
 from edgernn.devices.pipeline import front_end_of, open_stream
 from edgernn.errors import ArtifactError, UsageError
-from edgernn.stream import EventStream
+from edgernn.event_stream import EventStream
 
 __all__ = ["PROGRAM", "Spotter", "WakeWords", "wake_key"]
 

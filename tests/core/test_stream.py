@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from edgernn.decode.keyword import KeywordDecoder, KeywordSpec
 from edgernn.errors import ShapeError, UsageError
+from edgernn.event_stream import Stream
 from edgernn.events import Event
 from edgernn.frontend import FrontEnd, LogMel
 from edgernn.spec import TensorSpec
-from edgernn.stream import Context, FrameBatch, FrameStream, Stream
+from edgernn.stream import Context, FrameBatch, FrameStream
 from edgernn.testing import ArraySource, FakeRunner, ListSink, check_runner, check_sink, check_source
 
 PARAMS = LogMel(rate_hz=1000, window_samples=20, hop_samples=10, fft_size=32, bands=2, low_hz=10, high_hz=490)

@@ -22,8 +22,9 @@ from edgernn.devices.daemon.health import health
 from edgernn.devices.daemon.listener import Listener
 from edgernn.devices.daemon.prepare import prepare
 from edgernn.errors import AudioError, UsageError
+from edgernn.event_stream import EventStream
 from edgernn.events import Event, Keyword, Message, Stamp
-from edgernn.stream import Chunk, EventStream, Source
+from edgernn.stream import Chunk, Source
 
 RATE = 16000
 SIZE = 320
