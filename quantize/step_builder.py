@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -33,16 +34,16 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class Pending(Stepped):
+class Pending(Stepped, ABC):
     """What has a form in the step graph only together with what follows; its `value` is that of the sequence graph."""
 
+    @abstractmethod
     def follow(self, node: ir.Node, inputs: Sequence[Stepped | None], step: StepBuilder) -> Sequence[Stepped]:
         """Return what `node` becomes, which has this among its inputs; or refuse it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refused(self, name: str) -> str:
         """Say why the output `name` cannot be this."""
-        raise NotImplementedError
 
 
 class StepBuilder(Builder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class VideoOptions(PictureOptions):
     """Pictures a second; by default the model's."""
 
 
-class _Recorded:
+class _Recorded(ABC):
     """Pictures at their own pace, or as fast as they are taken; one that cannot be read is counted."""
 
     def __init__(self, options: PictureOptions, shape: tuple[int, ...], rate_hz: float, fast: bool) -> None:
@@ -39,9 +40,9 @@ class _Recorded:
         self._preparer = Preparer(options, shape)
         self._closed = threading.Event()
 
+    @abstractmethod
     def _pictures(self) -> Iterator[NDArray[np.uint8] | None]:
         """Yield each, None for one that cannot be read."""
-        raise NotImplementedError
 
     def __iter__(self) -> Iterator[Chunk]:
         due, lost = time.monotonic(), 0
