@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import ssl
 from collections.abc import Callable, Mapping
@@ -16,15 +15,11 @@ import pytest
 from edgernn.devices.secret import Secret
 from tests.devices.certificates import make_certificates
 from tests.devices.mosquitto import MOSQUITTO, Mosquitto
+from tests.devices.needs import needs
 
-__all__ = ["ANNA", "Bench", "Row", "Table", "mosquitto", "needs", "slow", "socat"]
+__all__ = ["ANNA", "Bench", "Row", "Table", "mosquitto", "slow", "socat"]
 
 ANNA = {"user": "anna", "password": Secret("text", "secret of anna")}
-
-
-def needs(missing: bool, what: str) -> pytest.MarkDecorator:
-    """Return a mark for what needs a program: CI has all of them."""
-    return pytest.mark.skipif(missing and not os.environ.get("CI"), reason=f"not installed: {what}")
 
 
 slow = pytest.mark.slow

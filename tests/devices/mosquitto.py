@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.devices.certificates import Certificates, make_certificates
+from tests.devices.needs import needs
 
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="Mosquitto is not installed")
+needs_mosquitto = needs(MOSQUITTO is None, "mosquitto")
 CONFIGURATION = """
 user root
 allow_anonymous false

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from edgernn.events import Message
-from tests.devices.bench import mosquitto, needs
+from tests.devices.bench import mosquitto
 from tests.devices.mosquitto import Listener, Mosquitto, until
+from tests.devices.needs import needs
 from tests.devices.senders import NO_GSTREAMER, RtspCamera
 from tests.devices.test_sensor_run import write_delay
 from tests.devices.test_serve import Daemon

@@ -21,8 +21,9 @@ from edgernn.devices.secret import Secret
 from edgernn.devices.sources import OF_FRAMES, OF_SOUND, microphone, open_source
 from edgernn.stream import Source
 from edgernn.testing import check_source
-from tests.devices.bench import ANNA, Bench, Row, Table, mosquitto, needs, slow, socat
+from tests.devices.bench import ANNA, Bench, Row, Table, mosquitto, slow, socat
 from tests.devices.mosquitto import Listener, until
+from tests.devices.needs import needs
 from tests.devices.senders import (
     NO_GSTREAMER,
     RATE,

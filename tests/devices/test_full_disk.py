@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from edgernn.artifact import Artifact
+from tests.devices.needs import needs
 
 FULL = Path("/dev/full")
 EDGERNN = [sys.executable, "-W", "error", "-c", "import sys; from edgernn.cli import main; sys.exit(main())"]
 
-pytestmark = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+pytestmark = needs(not FULL.exists(), "/dev/full")
 
 
 @pytest.fixture

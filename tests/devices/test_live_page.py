@@ -20,12 +20,13 @@ from edgernn.devices.daemon.counters import Counters, DaemonCounters
 from edgernn.devices.daemon.fields import Address
 from edgernn.devices.daemon.web import WebServer
 from tests.devices.conftest import write_energy_artifact
+from tests.devices.needs import needs
 from tests.devices.serving import Serving
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed"),
+    needs(not (CHROMIUM and DRIVER), "chromium, chromium-driver"),
 ]
 NO_NETWORK = ("--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
 COLOURS = """

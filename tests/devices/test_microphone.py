@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from edgernn.artifact import Artifact
+from tests.devices.needs import needs
 
 TOOLS = ("pulseaudio", "pacat", "paplay")
 EDGERNN = [sys.executable, "-W", "error", "-c", "import sys; from edgernn.cli import main; sys.exit(main())"]
@@ -26,10 +27,7 @@ missing = [tool for tool in TOOLS if not shutil.which(tool)]
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        bool(missing) and not os.environ.get("CI"),
-        reason=f"not installed: {', '.join(missing)} (sudo apt install pulseaudio pulseaudio-utils libasound2-plugins)",
-    ),
+    needs(missing, f"{', '.join(missing)} (sudo apt install pulseaudio pulseaudio-utils libasound2-plugins)"),
 ]
 
 CONFIGURATION = """

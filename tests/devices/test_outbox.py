@@ -26,6 +26,7 @@ from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.daemon.queue_file import QueueFile, Row
 from edgernn.errors import FailureError
 from edgernn.events import Keyword, Message, Stamp
+from tests.devices.needs import needs_root
 from tests.devices.quick_folder import quick_folder
 
 STAMP = Stamp()
@@ -229,7 +230,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """Mount a small disk; give the place of a file to fill it with."""
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False).returncode:
-        pytest.skip("this system does not mount a small disk")
+        pytest.skip("2026-11-23: this system does not let root mount a small disk")
     try:
         yield folder / "filler"
     finally:
@@ -242,7 +243,7 @@ def fill(filler: Path) -> None:
             file.write(bytes(400_000))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+@needs_root
 def test_a_full_disk(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with small_disk(disk, "300k") as filler:
@@ -267,7 +268,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert again == [one for one in sent if one in again]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+@needs_root
 @pytest.mark.parametrize("kill", [False, True])
 def test_events_land_on_a_full_disk_in_the_room_that_was_kept(tmp_path: Path, kill: bool) -> None:
     """So that nothing is lost if the process is killed, or begins anew, before there is any room again."""

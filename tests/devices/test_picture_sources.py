@@ -5,7 +5,6 @@ There is no camera here: what talks to one was not run on hardware.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -23,13 +22,12 @@ from edgernn.devices.sources.camera import Thinner, shown
 from edgernn.devices.sources.pictures import PictureOptions, Preparer
 from edgernn.errors import SourceError, UsageError
 from edgernn.stream import Chunk, Source
+from tests.devices.needs import needs
 from tests.devices.senders import NO_GSTREAMER, MjpegCamera, RtspCamera, picture, write_video
 from tests.devices.stand_ins import picamera2_of
 
 SHAPE = (24, 32, 3)
-needs_gstreamer = pytest.mark.skipif(
-    NO_GSTREAMER and not os.environ.get("CI"), reason="not installed: gir1.2-gst-rtsp-server-1.0"
-)
+needs_gstreamer = needs(NO_GSTREAMER, "gir1.2-gst-rtsp-server-1.0")
 
 
 def blues(source: Source) -> list[int]:

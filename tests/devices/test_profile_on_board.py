@@ -23,6 +23,7 @@ from edgernn.devices.profiling.link import Address
 from edgernn.devices.profiling.parcel import fitting
 from edgernn.errors import UsageError
 from tests.devices.loopback import SSHD, Board, bare_python, board, free_port
+from tests.devices.needs import needs
 
 EDGERNN = [sys.executable, "-c", "import sys; from edgernn.cli import main; sys.exit(main())"]
 QUICK = ["--steps", "300", "--seconds", "0.2", "--rounds", "1", "--python", sys.executable]
@@ -30,7 +31,7 @@ LONG = ["--steps", "300", "--seconds", "0.2", "--rounds", "0", "--python", sys.e
 
 needs_sshd = [
     pytest.mark.slow,
-    pytest.mark.skipif(SSHD is None, reason="2026-11: there is no sshd: sudo apt install openssh-server"),
+    needs(SSHD is None, "sshd: sudo apt install openssh-server"),
 ]
 
 

@@ -19,6 +19,7 @@ from edgernn.devices.secret import Secret
 from edgernn.devices.sinks import SCHEMES, open_sink, sink_opener
 from edgernn.errors import RefusedError, SinkError, UsageError
 from edgernn.events import Keyword, Message, Stamp
+from tests.devices.needs import needs
 from tests.devices.receivers import UnixServer
 
 STAMP = Stamp()
@@ -178,7 +179,7 @@ def test_unix_socket_answers(server: UnixServer) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("socat") is None, reason="socat is not installed")
+@needs(shutil.which("socat") is None, "socat")
 def test_unix_socket_of_socat(tmp_path: Path) -> None:
     import subprocess
 

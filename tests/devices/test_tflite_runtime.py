@@ -45,7 +45,7 @@ def _with_states_inside(model: ModelFile, folder: Path) -> ModelFile:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime has no wheel for Python 3.12 and later")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="2026-11-23: tflite-runtime has no wheel for 3.12 and later")
 def test_models_step_in_tflite_runtime(
     tmp_path: Path, model_file: Callable[[str, str], ModelFile], lstm_reference: Callable[..., np.ndarray]
 ) -> None:

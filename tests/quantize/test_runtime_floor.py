@@ -74,7 +74,7 @@ LEAST_DB = {"float32": 100.0, "float16": 50.0, "dynamic-int8": 33.0, "int8": 31.
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime has no wheel for Python 3.12 and later")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="2026-11-23: tflite-runtime has no wheel for 3.12 and later")
 def test_every_scheme_runs_in_the_runtime_itself(tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
