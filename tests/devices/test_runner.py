@@ -5,7 +5,6 @@ import gc
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from edgernn.errors import ArtifactError, MissingDependencyError, ShapeError, Us
 from edgernn.spec import QuantParams
 from edgernn.stream import Runner
 from edgernn.testing import check_runner
+from tests.devices.growth import growth_of
 
 BOTH = all(find_spec(RUNTIMES[name].module.partition(".")[0]) for name in ("litert", "onnxruntime"))
 needs_both = pytest.mark.skipif(not BOTH, reason="2026-11-23: not here: LiteRT and ONNX Runtime at once")
@@ -248,10 +248,6 @@ def test_misuse_is_refused(energy_artifact: Artifact) -> None:
         open_model(energy_artifact.model("onnx"), "litert")
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
 def test_outputs_outlive_the_runner(open_named: OpenNamed) -> None:
     runner, xs = open_named("lstm"), frames(3)
     for x in xs:
@@ -265,26 +261,18 @@ def test_outputs_outlive_the_runner(open_named: OpenNamed) -> None:
     np.testing.assert_array_equal(output, expected)
 
 
-def test_opening_and_closing_takes_no_memory(open_named: OpenNamed) -> None:
-    sizes = []
-    for turn in range(60):
-        open_named("lstm").close()
-        if turn % 30 == 29:
-            sizes.append(resident_bytes())
-    assert sizes[1] - sizes[0] < 4 * 2**20
+def test_opening_and_closing_takes_no_memory(
+    model_file: MakeFile, runtime: str, lstm_reference: Callable[..., np.ndarray]
+) -> None:
+    outputs, growth = growth_of("opening", model_file("lstm", RUNTIMES[runtime].format), runtime, frames(3))
+    np.testing.assert_allclose(outputs, lstm_reference(frames(3)[:, 0]), atol=2e-6)
+    assert growth < 2**20
 
 
 @pytest.mark.slow
 def test_a_million_steps_stay_right_and_take_no_memory(
-    open_named: OpenNamed, lstm_reference: Callable[..., np.ndarray]
+    model_file: MakeFile, runtime: str, lstm_reference: Callable[..., np.ndarray]
 ) -> None:
-    runner, xs = open_named("lstm"), frames(1000)
-    expected = lstm_reference(xs[:, 0])
-    after_warm_up = 0
-    for turn in range(1000):
-        runner.reset()
-        outputs = [runner.step(x)[0].copy() for x in xs]
-        if turn == 50:
-            after_warm_up = resident_bytes()
-    np.testing.assert_allclose(np.concatenate(outputs), expected, atol=2e-6)
-    assert resident_bytes() - after_warm_up < 2**20
+    outputs, growth = growth_of("stepping", model_file("lstm", RUNTIMES[runtime].format), runtime, frames(1000))
+    np.testing.assert_allclose(outputs, lstm_reference(frames(1000)[:, 0]), atol=2e-6)
+    assert growth < 2**20
