@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import compress
 from math import exp, inf
 from operator import ge
 from typing import Any
@@ -135,7 +136,8 @@ class KeywordDecoder:
     def quiet_s(self) -> float:
         """How long from now, seconds, until a word can be decided at the earliest, whatever the posteriors will be.
 
-        None is above 1, so that an average needs steps to rise: what lies before the last of them can be heard late.
+        None is above 1, so that an average needs steps to rise, and a word that was just reported is not again for a
+        while: what lies before the last of these steps can be heard late.
         """
         if not self._softmax:  # nobody knows how high they can be
             return self.step_seconds
@@ -146,7 +148,13 @@ class KeywordDecoder:
         """Tell whether so many posteriors of 1 would bring an average to its threshold."""
         kept = [*self._recent][steps - self._length :] or [[0.0] * len(self.labels)]
         sums = map(sum, zip(*kept))  # noqa: B905 (as in push)
-        return any(map(ge, sums, [limit * self._length - steps - ROUNDING for limit in self._thresholds]))
+        limits = [limit * self._length - steps - ROUNDING for limit in self._thresholds]
+        can_rise = compress(range(len(limits)), map(ge, sums, limits))
+        return any(self._rested(index, self._steps + steps) for index in can_rise)
+
+    def _rested(self, index: int, step: int) -> bool:
+        """Tell whether a word was reported so long before a step that it may be again."""
+        return step - self._reported.get(index, -inf) >= self._refractory
 
     def reset(self) -> None:
         """Forget the stream; the next step is its first."""
@@ -188,9 +196,7 @@ class KeywordDecoder:
         ready = [
             (average, index)
             for index, (average, threshold) in enumerate(zip(averages, self._thresholds, strict=True))
-            if average >= threshold
-            and index not in self._held
-            and self._steps - self._reported.get(index, -inf) >= self._refractory
+            if average >= threshold and index not in self._held and self._rested(index, self._steps)
         ]
         if not ready:
             return None

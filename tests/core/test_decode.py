@@ -93,11 +93,12 @@ def test_properties(rows: list[list[float]], smoothing: int, refractory: int, th
     st.lists(st.lists(st.floats(-9, 9), min_size=4, max_size=4), max_size=20),
     st.integers(0, 6),
     st.fixed_dictionaries({"up": st.floats(0.05, 1), "down": st.floats(0.05, 1)}),
+    st.integers(0, 8),
 )
 def test_nothing_is_decided_before_it_can_be(
-    rows: list[list[float]], smoothing: int, threshold: dict[str, float]
+    rows: list[list[float]], smoothing: int, threshold: dict[str, float], refractory: int
 ) -> None:
-    spec = KeywordSpec(smoothing_ms=smoothing * 100.0, threshold=threshold, refractory_ms=0)
+    spec = KeywordSpec(smoothing_ms=smoothing * 100.0, threshold=threshold, refractory_ms=refractory * 100.0)
     decoder = KeywordDecoder(spec, LABELS, 0.1)
     said(decoder, rows)
     quiet = round(decoder.quiet_s / 0.1)
@@ -116,6 +117,7 @@ def test_quiet_is_as_long_as_it_can_be() -> None:
     decoder.push(up)
     assert decoder.quiet_s == pytest.approx(0.1)
     assert decoder.push(up) is not None
+    assert decoder.quiet_s == pytest.approx(0.2)  # that word rests, and another one has to rise
     assert KeywordDecoder(KeywordSpec("none", smoothing_ms=300), LABELS, 0.1).quiet_s == pytest.approx(0.1)
 
 
