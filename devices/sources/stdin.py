@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgernn.devices.sources.pace import Pace
 from edgernn.devices.sources.pieces import Pieces
 from edgernn.devices.sources.resample import Resampler
 from edgernn.errors import AudioError
@@ -20,6 +21,7 @@ __all__ = ["StdinSource"]
 
 MOST_BYTES = 65536  # what a pipe holds
 LOOK_S = 0.1
+SLACK_S = 0.008  # programs hand over so much at a time, or more
 SCALE = np.array(1 / 32768, np.float32)
 _heard = weakref.WeakKeyDictionary[io.BufferedReader, bytes]()
 """Streams that have given samples, and the half of one that was read: who opens them again begins with the other half.
@@ -37,6 +39,7 @@ class StdinSource:
         self.rate_hz = rate_hz
         self._pieces = (pieces or Pieces()).at(rate_hz, input_hz)
         self._resampler = Resampler(input_hz, rate_hz)
+        self._pace = Pace(input_hz, SLACK_S)
         self._stream: io.BufferedReader = stream or sys.stdin.buffer  # type: ignore[assignment]
         self._closed = False
         self._poll = _poll_of(self._stream)
@@ -46,13 +49,17 @@ class StdinSource:
     def __iter__(self) -> Iterator[Chunk]:
         memory = memoryview(bytearray(max(MOST_BYTES, 2 * self._pieces.each + 2)))
         pcm = np.frombuffer(memory, "<i2")
-        position, half = 0, len(rest := _heard.get(self._stream, b""))
+        begun, rest = self._stream in _heard, _heard.get(self._stream, b"")
+        position, half = 0, len(rest)
         memory[:half] = rest
         while not self._closed:
-            have = half + self._read(memory[half:], 2 * self._pieces.missing(position) - half)
+            needed = position + self._pieces.missing(position)
+            self._pace.wait_for(needed)
+            count, waited = self._read(memory[half:], 2 * (needed - position) - half)
+            have = half + count
             if self._closed and have == half:
                 return
-            if self._stream not in _heard:
+            if not begun:
                 _check_beginning(bytes(memory[: min(have, 4)]))
             if have == half:
                 yield Chunk(self._resampler.finish(), time.monotonic())
@@ -60,25 +67,33 @@ class StdinSource:
             samples = pcm[: have // 2].astype(np.float32)
             samples *= SCALE
             position += len(samples)
-            half = have % 2  # a pipe may be cut within a sample
-            if half:
-                memory[0] = memory[have - 1]
-            _heard[self._stream] = bytes(memory[:half])
-            yield Chunk(self._resampler.push(samples), time.monotonic())
+            self._pace.came(position, now := time.monotonic(), waited)
+            if half or have % 2 or not begun:
+                half, begun = have % 2, True  # a pipe may be cut within a sample
+                memory[:half] = memory[have - half : have]
+                _heard[self._stream] = bytes(memory[:half])
+            yield Chunk(self._resampler.push(samples), now)
 
-    def _read(self, memory: memoryview, least: int) -> int:
-        """Read so many bytes, or more that are there; fewer only at the end, or when it was closed."""
-        have = 0
-        while have < least and self._wait():
+    def _read(self, memory: memoryview, least: int) -> tuple[int, bool]:
+        """Read so many bytes, or more that are there; fewer only at the end, or when it was closed.
+
+        Returns how many, and whether they had to be waited for.
+        """
+        have, waited = 0, False
+        while have < least and not self._closed:
+            if self._poll is not None and not self._poll.poll(0):
+                waited = True
+                if not self._wait(self._poll):
+                    break
             count = self._stream.readinto1(memory[have:])
             if not count:
                 break
             have += count
-        return have
+        return have, waited
 
-    def _wait(self) -> bool:
+    def _wait(self, poll: select.poll) -> bool:
         """Wait until something is there to be read, or the end; return False once it is closed."""
-        while not self._closed and self._poll is not None and not self._poll.poll(1000 * LOOK_S):
+        while not self._closed and not poll.poll(1000 * LOOK_S):
             pass
         return not self._closed
 
