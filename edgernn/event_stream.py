@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ class EventStream(ABC):
         if self._to_drop:  # the warm-up, so that the decoder's steps are the source model's
             self._to_drop -= 1
             return None
-        if np.isnan(row).any():  # once in a state, it is there for ever, and nothing would ever be decided
+        if isnan(row.dot(row)):  # once in a state, it is there for ever, and nothing would ever be decided
             raise StepError("the model gave NaN, which its state may keep: the stream must be reset")
         event = self.decoder.push(row)
         if event is None:

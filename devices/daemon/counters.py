@@ -101,6 +101,8 @@ class Counters:
         """One step of the model."""
         self.words: Counter[str] = Counter()
         """Events by word."""
+        self.shown = True
+        """Whether anybody can see level and scores, which are noted only then."""
         self.level = 0.0
         """Root mean square of a chunk of the latest tenth of a second, full scale is 1."""
         self.scores: deque[tuple[float, float, NDArray[np.float32]]] = deque(maxlen=SCORES)

@@ -240,7 +240,7 @@ class Hearing:
         counters.compute.observe(now - begin)
         counters.latency.observe(max(0.0, now - chunk.time_s))
         counters.deadline_misses += 0 < count / stream.rate_hz < now - begin
-        if now >= self._look_s and count:
+        if counters.shown and now >= self._look_s and count:
             self._look_s = now + LOOK_S
             self._look(chunk)
 

@@ -258,6 +258,8 @@ class Supervisor:
         ready.forget_others()
         self._note_unfit(ready.store.unfit)
         self.counters.pipelines = {name: listener.counters for name, listener in self._listeners.items()}
+        for counters in self.counters.pipelines.values():
+            counters.shown = config.http is not None
 
     def _note_unfit(self, reasons: Mapping[str, str]) -> None:
         """Have `/health` say whose last good artifact goes on, since when and why."""
