@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import threading
 import time
 import wave
@@ -25,6 +24,7 @@ from edgernn.devices.daemon.wake_words import WakeWords
 from edgernn.devices.daemon.wyoming_server import WyomingServer
 from edgernn.errors import FailureError
 from edgernn.events import Event, Message
+from edgernn.machine import resident_bytes
 from tests.devices.conftest import write_energy_artifact
 from tests.devices.wyoming_clients import (
     AsyncTcpClient,
@@ -49,11 +49,6 @@ def pcm(seconds: int, rate: int = RATE) -> bytes:
     noise = np.random.default_rng(0).normal(0, 3000, seconds * rate)
     noise[np.arange(len(noise)) % rate < rate // 2] = 0
     return noise.astype("<i2").tobytes()
-
-
-def resident() -> int:
-    """Return the bytes of this process that are in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Server:
@@ -345,11 +340,15 @@ def test_hundreds_of_connections_and_detections_leave_nothing_behind(
             server.wait_until_empty()
 
     connect(20)
+    growths = []
     [spotter] = server.server.words.spotters
     stream = spotter.prepared.stream
-    threads, memory = threading.active_count(), resident()
+    threads = threading.active_count()
     monkeypatch.delattr(wake_words, "open_stream")
-    connect(200)
+    for _ in range(4):  # other tests' threads may take memory meanwhile, but not each time
+        before = resident_bytes()
+        connect(50)
+        growths.append(resident_bytes() - before)
     with server.connect() as client:
         for _ in range(100):
             client.send("audio-chunk", data, **form())
@@ -358,7 +357,7 @@ def test_hundreds_of_connections_and_detections_leave_nothing_behind(
     server.wait_until_empty()
     assert server.counters.words["sound"] == 2 * 220 + 101
     assert threading.active_count() == threads
-    assert resident() - memory < 2_000_000
+    assert min(growths) < 500_000
     assert spotter._spare == [stream]
 
 
