@@ -49,7 +49,7 @@ while data := sys.stdin.buffer.read(2 * stream.step_samples):
     stream.push(np.frombuffer(data, "<i2") / np.float32(32768))
 """
 MIB = 2**20
-SETTLE_S = 2.0
+SETTLE_S = 12.0  # in its first ten seconds a daemon looks after everything more often
 
 
 class Fed:
