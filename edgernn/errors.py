@@ -126,7 +126,11 @@ class RefusedError(SinkError):
 
 
 class SourceError(FailureError):
-    """A source cannot be opened or read, or stopped delivering."""
+    """A source cannot be opened or read, or stopped delivering; `for_good`: opening it again is in vain."""
+
+    def __init__(self, message: str, for_good: bool = False) -> None:
+        super().__init__(message)
+        self.for_good = for_good
 
 
 class AudioError(SourceError):

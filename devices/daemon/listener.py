@@ -17,7 +17,7 @@ from edgernn.devices.daemon.counters import Counters
 from edgernn.devices.daemon.hearing import Hearing
 from edgernn.devices.daemon.prepare import Prepared
 from edgernn.devices.daemon.seldom import Seldom
-from edgernn.errors import EdgeRNNError, NotThereError, UsageError
+from edgernn.errors import EdgeRNNError, NotThereError, SourceError, UsageError
 from edgernn.event_stream import EventStream
 from edgernn.events import Event, Message
 from edgernn.stream import Chunk, Source
@@ -46,7 +46,7 @@ class Listener:
     ) -> None:
         self.counters = counters
         self.fatal: EdgeRNNError | None = None
-        """Why the source could never be opened, where trying again is in vain."""
+        """Why nothing ever comes of the source, where trying again is in vain."""
         self.opened = False
         """Whether the source was open once."""
         self._open_source, self._clock = open_source, clock
@@ -205,11 +205,14 @@ class Listener:
     def _unopened(self, error: Exception) -> None:
         may_come = isinstance(error, NotThereError)  # such as the folder of a disk that is yet to be plugged in
         if isinstance(error, UsageError) and not may_come and not self.opened:
-            self.fatal = error
-            self.counters.state, self.counters.error = "failed", one_line(error)
-            _log.error("%s: its source cannot be opened: %s", self.counters.name, error)
+            self._fail(error, "opened")
         else:
             self._note("unopened", error)
+
+    def _fail(self, error: EdgeRNNError, what: str) -> None:
+        self.fatal = error
+        self.counters.state, self.counters.error = "failed", one_line(error)
+        _log.error("%s: its source cannot be %s: %s", self.counters.name, what, error)
 
     def _read(self, source: Source, turn: int) -> bool:
         """Hear what comes until the source ends (return True) or fails (return False)."""
@@ -230,7 +233,10 @@ class Listener:
             self._waiting_since = self._source = None
         self._leave(source)
         if failure is not None and not self._stopping.is_set():
-            self._note("failed", failure)
+            if isinstance(failure, SourceError) and failure.for_good:
+                self._fail(failure, "heard")
+            else:
+                self._note("failed", failure)
             return False
         self.counters.state = "ended"
         return True

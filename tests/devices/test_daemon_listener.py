@@ -188,6 +188,12 @@ def test_source_that_cannot_be_is_fatal_only_at_first(energy_artifact: Artifact)
     assert (later.listener.fatal, seconds(later.told)) == (None, [0])
 
 
+def test_pipe_that_never_had_a_sample_ends_and_is_a_failure(energy_artifact: Artifact) -> None:
+    over = AudioError("standard input ended before a sample came", for_good=True)
+    pipeline = Pipeline(energy_artifact, Script([over])).run()
+    assert (pipeline.listener.fatal, pipeline.counters.state) == (over, "failed")
+
+
 def test_late_chunks_are_skipped_until_it_has_caught_up(energy_artifact: Artifact) -> None:
     steps: list[Step] = [*chunks(bursts(6), 0.0)]
     pipeline = Pipeline(energy_artifact, Script(steps), late_s=2.0)

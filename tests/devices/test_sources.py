@@ -22,7 +22,7 @@ from edgernn.devices.sources.pieces import Pieces
 from edgernn.devices.sources.resample import Resampler
 from edgernn.devices.sources.stdin import StdinSource
 from edgernn.errors import AudioError, MissingDependencyError, UsageError
-from edgernn.stream import Source
+from edgernn.stream import Chunk, Source
 from tests.devices.senders import Pipe
 from tests.devices.stand_ins import FakeStream, PortAudioError, sounddevice_of
 
@@ -128,13 +128,49 @@ def test_stdin_opened_again_within_a_sample_is_no_noise() -> None:
     np.testing.assert_array_equal(np.concatenate([heard, again]) * 32768, sent)
 
 
+def test_a_reader_of_stdin_that_stalled_leaves_its_half_of_a_sample_to_the_next() -> None:
+    reading, writing = os.pipe()
+    sent = np.arange(100, dtype="<i2") * 101
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as program:
+        first = StdinSource(16000, 16000, stream, Pieces(50, 50))
+        heard: list[Chunk] = []
+        stalls = threading.Thread(target=lambda: heard.extend(first))
+        stalls.start()
+        program.write(sent.tobytes()[:33])
+        time.sleep(0.05)
+        first.close()  # it does not notice at once, and the next one does not wait for its thread
+        again: list[Chunk] = []
+        goes_on = threading.Thread(target=lambda: again.extend(StdinSource(16000, 16000, stream)))
+        goes_on.start()
+        stalls.join()
+        program.write(sent.tobytes()[33:])
+        program.close()
+        goes_on.join()
+    samples = np.concatenate([chunk.samples for chunk in heard + again])
+    np.testing.assert_array_equal(samples * 32768, sent)
+
+
+def test_stdin_that_is_closed_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError, match="standard input is closed: pipe raw PCM into it"):
+        StdinSource(16000, 16000)
+
+
+def test_stdin_that_is_only_written_to_says_what_failed(tmp_path: Path) -> None:
+    stream = io.BufferedReader(io.FileIO(tmp_path / "written", "w+"))
+    os.dup2(written := os.open(tmp_path / "written", os.O_WRONLY), stream.fileno())
+    os.close(written)
+    with stream, pytest.raises(AudioError, match="standard input cannot be read: Bad file descriptor"):
+        list(StdinSource(16000, 16000, stream))
+
+
 def test_half_a_sample_at_the_end_is_dropped() -> None:
     assert len(everything(stdin_of(b"\x00\x01\x02"))) == 1
 
 
 def test_terminal_is_not_taken_for_sound() -> None:
     master, slave = os.openpty()
-    with os.fdopen(master, "rb"), os.fdopen(slave, "rb") as terminal, pytest.raises(AudioError, match="terminal"):
+    with os.fdopen(master, "rb"), os.fdopen(slave, "rb") as terminal, pytest.raises(UsageError, match="terminal"):
         StdinSource(16000, 16000, terminal)
 
 
