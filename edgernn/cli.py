@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A path that leads nowhere is misuse; what is there and broken, a failure.
     """
+    _hold_closed_streams()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     name = " ".join(["edgernn", *arguments[:1]])
     try:
@@ -58,6 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         _drop_unwritable_output()
+
+
+def _hold_closed_streams() -> None:
+    """Let what is written to a closed standard stream go nowhere, instead of into the next file that is opened."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            if number:
+                setattr(sys, name, os.fdopen(nowhere, "w", closefd=False))
 
 
 def _run(arguments: Sequence[str]) -> int:

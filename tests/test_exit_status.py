@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,20 @@ TAKE_NO_PATH = {"doctor"}
 
 def test_every_command_is_tried() -> None:
     assert {words.split()[0] for words in WORDS} == set(COMMANDS) - TAKE_NO_PATH
+
+
+def test_closed_standard_streams_are_not_the_next_files_that_are_opened(tmp_path: Path) -> None:
+    program = """if True:
+        import sys
+        from edgernn.cli import main
+        main(["nothing"])
+        print("to nowhere", file=sys.stderr, flush=True)
+        with open(sys.argv[1], "w") as file:
+            sys.exit(file.fileno())
+    """
+    command = [sys.executable, "-c", program, str(tmp_path / "file")]
+    shell = ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *command]
+    assert subprocess.run(shell, check=False, timeout=60).returncode > 2
 
 
 @pytest.mark.parametrize("words", WORDS)
