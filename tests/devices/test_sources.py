@@ -157,10 +157,8 @@ def test_stdin_that_is_closed_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_stdin_that_is_only_written_to_says_what_failed(tmp_path: Path) -> None:
-    stream = io.BufferedReader(io.FileIO(tmp_path / "written", "w+"))
-    os.dup2(written := os.open(tmp_path / "written", os.O_WRONLY), stream.fileno())
-    os.close(written)
-    with stream, pytest.raises(AudioError, match="standard input cannot be read: Bad file descriptor"):
+    written = os.open(tmp_path / "written", os.O_WRONLY | os.O_CREAT)
+    with os.fdopen(written, "rb") as stream, pytest.raises(AudioError, match="cannot be read: Bad file descriptor"):
         list(StdinSource(16000, 16000, stream))
 
 
