@@ -23,12 +23,14 @@ from edgernn.events import Event, Message
 from edgernn.stream import Chunk, Source
 from edgernn.text import one_line
 
-__all__ = ["Listener"]
+__all__ = ["OF_STALL", "Listener"]
 
 MOST_HUNG = 4  # threads that wait for a source that will never answer
 CLOSE_S = 0.5  # that a source may take to close, as some never do that are gone; then it is left to itself
 STEADY_S = 5.0  # how long a source must deliver before its next failure counts as a first one
 SLOW_FRAMES = 10
+AT_ONCE_S = 0.5  # of what is heard together, at most: a page that looks on should not stand still
+OF_STALL = 0.5  # of the time after which a source seems to stall: so long a piece may be waited for
 
 _log = logging.getLogger(__name__)
 
@@ -199,8 +201,10 @@ class Listener:
         return None
 
     def _quiet(self) -> int:
-        """Return how many samples may be heard late, of whatever stream it is by now."""
-        return self.hearing.prepared.stream.quiet_samples
+        """Return how many samples may be heard late, of whatever stream it is by now: seconds, for a long average."""
+        stream = self.hearing.prepared.stream
+        most_s = min(AT_ONCE_S, OF_STALL * self.stall_s or AT_ONCE_S)
+        return min(stream.quiet_samples, int(most_s * stream.rate_hz))
 
     def _unopened(self, error: Exception) -> None:
         may_come = isinstance(error, NotThereError)  # such as the folder of a disk that is yet to be plugged in

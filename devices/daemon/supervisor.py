@@ -14,7 +14,7 @@ from edgernn.devices.daemon.check import check_places
 from edgernn.devices.daemon.config import Config, HttpConfig, PipelineConfig, SinkConfig
 from edgernn.devices.daemon.counters import Counters, DaemonCounters
 from edgernn.devices.daemon.delivery import Delivery
-from edgernn.devices.daemon.listener import Listener
+from edgernn.devices.daemon.listener import OF_STALL, Listener
 from edgernn.devices.daemon.notify import Notify
 from edgernn.devices.daemon.outbox import Outbox
 from edgernn.devices.daemon.prepare import Prepared
@@ -372,7 +372,8 @@ def _same_source(one: Prepared, other: Prepared) -> bool:
 
 
 def _open_source(config: PipelineConfig, stream: EventStream, quiet: Callable[[], int]) -> Source:
-    pieces = Pieces.of(stream, config.chunk_ms, quiet)
+    longest_ms = min(config.chunk_ms, 1000 * OF_STALL * config.stall_s or config.chunk_ms)
+    pieces = Pieces.of(stream, longest_ms, quiet)
     return sources.open_source(
         config.source.uri, stream.rate_hz, config.fast, config.source.options, stream.frame_shape, pieces
     )

@@ -168,6 +168,14 @@ def test_source_that_stalls_is_left_and_opened_again(energy_artifact: Artifact) 
     assert not pipeline.counters.dropped["malformed"]
 
 
+@pytest.mark.parametrize(("stall_s", "most_s"), [(0.2, 0.1), (5.0, 0.5), (0.0, 0.5)])
+def test_what_is_waited_for_together_is_no_stall(stall_s: float, most_s: float, energy_artifact: Artifact) -> None:
+    """A long average cannot decide anything for seconds: a source that gave all of that at once seemed to stall."""
+    pipeline = Pipeline(energy_artifact, Script([]), smoothing_ms=9000.0, stall_s=stall_s)
+    assert pipeline.listener.hearing.prepared.stream.quiet_samples > 5 * RATE
+    assert pipeline.listener._quiet() == most_s * RATE
+
+
 def test_source_that_never_closes_is_left_and_another_opened(energy_artifact: Artifact) -> None:
     sound, released = bursts(4), threading.Event()
     broken = Script([*chunks(sound[: 2 * RATE]), AudioError("it is gone")])
