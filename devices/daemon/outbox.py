@@ -82,7 +82,7 @@ class Outbox:
                 for row in rows:
                     if message := self._read(row):
                         messages.append(message)
-                        taken[row.id] = row
+                        taken[message.id] = row  # not the row's own, which may be damaged: it would never be done
         return messages
 
     def done(self, sink: str, ids: Iterable[str]) -> None:

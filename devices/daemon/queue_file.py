@@ -20,6 +20,8 @@ from edgernn.errors import FailureError
 __all__ = ["QueueFile", "Row"]
 
 VERSION = 1  # of the table
+STRANGE = "typeof(number) != 'integer' OR typeof(sink) != 'text' OR typeof(id) != 'text' OR typeof(line) != 'text'"
+MENDED = "mended"
 LOCK_WAIT_S = 1.0  # for a daemon that is just ending
 
 _log = logging.getLogger(__name__)
@@ -47,17 +49,19 @@ class QueueFile:
     def __init__(self, path: Path) -> None:
         """Open or make the file; raise `FailureError` where another process has it, or it never could be there."""
         self.saved: list[Row] = []
-        """What could be read out of a file that was damaged: it is not in this one."""
+        """What was read out of a damaged file, where the disk has no room for it: it is not in this one."""
         self._path = path
         try:
+            _put_in_place(path)
             self._connection = _open(path)
         except sqlite3.OperationalError as error:
             _raise_if_hopeless(path, error)
             raise
-        except sqlite3.DatabaseError as error:
-            self.saved = _readable_rows(path)
-            aside = _set_aside(path)
-            kept = len(self.saved)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            rows = _readable_rows(path)
+            self.saved = [] if _mend(path, rows) else rows
+            aside, kept = _set_aside(path), len(rows)
+            _put_in_place(path)
             _log.warning("the queue %s is damaged (%s): set aside as %s, %d events kept", path, error, aside, kept)
             self._connection = _open(path)
         self._inode = path.stat().st_ino
@@ -105,6 +109,7 @@ class QueueFile:
 
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+    connection.text_factory = _text
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -117,9 +122,14 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _text(data: bytes) -> str:
+    """Decode a text of which bytes may be damaged, for which SQLite does not look: that is one event, not all."""
+    return data.decode("utf-8", "replace")
+
+
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Check the table, or make it."""
-    (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    """Check the table and its index, or make them."""
+    (problem,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if problem != "ok" or version not in (0, VERSION):
         raise sqlite3.DatabaseError(problem if problem != "ok" else f"it is of version {version}, not {VERSION}")
@@ -127,6 +137,9 @@ def _prepare(connection: sqlite3.Connection) -> None:
         "CREATE TABLE IF NOT EXISTS queue"
         "(number INTEGER PRIMARY KEY, sink TEXT NOT NULL, id TEXT NOT NULL, line TEXT NOT NULL)"
     )
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(queue)")]
+    if columns != [*Row._fields] or connection.execute(f"SELECT 1 FROM queue WHERE {STRANGE} LIMIT 1").fetchone():
+        raise sqlite3.DatabaseError("it has rows that are none")
     connection.execute("CREATE INDEX IF NOT EXISTS of_sink ON queue (sink, number)")
     drop_padding(connection)
     if version != VERSION:
@@ -155,16 +168,45 @@ def _raise_if_hopeless(path: Path, error: sqlite3.Error) -> None:
 
 def _readable_rows(path: Path) -> list[Row]:
     rows: list[Row] = []
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as connection:
+    with (
+        contextlib.suppress(sqlite3.Error, UnicodeDecodeError),
+        contextlib.closing(sqlite3.connect(path)) as connection,
+    ):
+        connection.text_factory = _text
         for row in connection.execute("SELECT number, sink, id, line FROM queue NOT INDEXED ORDER BY number"):
             if [type(value) for value in row] == [int, str, str, str]:
                 rows.append(Row(*row))
     return rows
 
 
+def _mend(path: Path, rows: Iterable[Row]) -> bool:
+    """Write what could be read into another file, before the damaged one goes; return whether the disk had room."""
+    fresh, mended = (path.with_name(f"{path.name}.{name}") for name in ("fresh", MENDED))
+    try:
+        fresh.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection, _transaction(connection):
+            _prepare(connection)
+            connection.executemany("INSERT OR IGNORE INTO queue VALUES (?, ?, ?, ?)", rows)
+        fresh.replace(mended)  # from here on, it is what counts
+    except (sqlite3.Error, OSError):
+        fresh.unlink(missing_ok=True)
+        return False
+    return True
+
+
 def _set_aside(path: Path) -> Path:
     """Rename the file, over the one that was set aside before: there is never more than one."""
     aside = path.with_name(f"{path.name}.damaged")
-    for suffix in ("-wal", "-shm"):
+    if path.exists():
+        path.replace(aside)
+    for suffix in ("-wal", "-shm"):  # which belong to no other file
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    return path.replace(aside)
+    return aside
+
+
+def _put_in_place(path: Path) -> None:
+    """Go on with what was mended, also by a process that was killed before it could."""
+    mended = path.with_name(f"{path.name}.{MENDED}")
+    if mended.exists():
+        _set_aside(path)
+        mended.replace(path)
