@@ -52,6 +52,7 @@ def check(config: Config, here: bool = False) -> str:
                 runtime = one.stream.runner.runtime
                 rows.append(["wake", config.wake.listen, one.artifact.name, runtime, ", ".join(config.wake.sinks)])
             words.retire()
+    _check_standard_input(config, problems)
     for name, sink in config.sinks.items():
         with _problem(problems, config, "sink", name):
             _check_sink(sink)
@@ -92,7 +93,16 @@ def check_places(config: Config, running: Config | None = None) -> None:
             contextlib.suppress(FailureError, NotThereError),
         ):
             _check_source(pipeline.source, ANY_HZ, None)
+    _check_standard_input(config, problems)
     problems.check()
+
+
+def _check_standard_input(config: Config, problems: Problems) -> None:
+    """Note a pipe that several would read, of which each would get what the others leave."""
+    names = [name for name, one in config.pipelines.items() if one.source.uri.partition("?")[0] in ("-", "stdin:")]
+    for name in names[1:]:
+        where = config.place("pipeline", name, "source")
+        problems.add(where, f"pipeline.{names[0]} reads standard input, which can be heard only once")
 
 
 def _check_source(source: SourceConfig, rate_hz: float, shape: tuple[int, ...] | None) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from edgernn.decode.keyword import LONGEST_SMOOTHING_MS
 from edgernn.devices.daemon.fields import (
     Address,
     address,
@@ -129,7 +130,7 @@ class PipelineConfig:
     """How many lost frames of a sensor are bridged by the last one."""
     threshold: Annotated[float | Mapping[str, float] | None, _threshold] = None
     """Instead of the artifact's: for all words, or for some."""
-    smoothing_ms: Annotated[float | None, number(0)] = None
+    smoothing_ms: Annotated[float | None, number(0, LONGEST_SMOOTHING_MS)] = None
     refractory_ms: Annotated[float | None, number(0)] = None
     ignore: Annotated[tuple[str, ...] | None, texts] = None
     fast: Annotated[bool, flag] = False
@@ -176,7 +177,7 @@ class WakeConfig:
     runtime: Annotated[str | None, choice(*RUNTIMES)] = None
     threads: Annotated[int, whole(1, 64)] = 1
     threshold: Annotated[float | Mapping[str, float] | None, _threshold] = None
-    smoothing_ms: Annotated[float | None, number(0)] = None
+    smoothing_ms: Annotated[float | None, number(0, LONGEST_SMOOTHING_MS)] = None
     refractory_ms: Annotated[float | None, number(0)] = None
     provider: Annotated[str | None, choice(*CHOICES)] = None
     """On which ONNX Runtime computes; "auto": the fastest here."""

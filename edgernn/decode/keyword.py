@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from edgernn.errors import ArtifactError, ShapeError, UsageError
 from edgernn.events import Keyword
 
-__all__ = ["KeywordDecoder", "KeywordSpec"]
+__all__ = ["LONGEST_SMOOTHING_MS", "KeywordDecoder", "KeywordSpec"]
 
 DEFAULT_THRESHOLD = 0.6
 ROUNDING = 1e-9  # of averages
+LONGEST_SMOOTHING_MS = 10_000.0
+LOOK_AHEAD_S = 1.0  # how far ahead it is looked whether a word can be decided: each step of it costs
 LOOK_BACK_S = 2.0  # how far back the beginning of a word is looked for
 
 
@@ -48,6 +50,11 @@ class KeywordSpec:
         for name in ("smoothing_ms", "refractory_ms"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UsageError(f"the decoder's {name} must be zero or more, not {getattr(self, name)}")
+        if self.smoothing_ms > LONGEST_SMOOTHING_MS:
+            raise UsageError(
+                f"the decoder's smoothing_ms must be at most {LONGEST_SMOOTHING_MS:g}, not {self.smoothing_ms}: "
+                "each step costs as much as there is to average"
+            )
         named = self.threshold if isinstance(self.threshold, Mapping) else {"every word": self.threshold}
         for word, value in named.items():
             if not 0 < value <= 1:
@@ -141,7 +148,8 @@ class KeywordDecoder:
         """
         if not self._softmax:  # nobody knows how high they can be
             return self.step_seconds
-        steps = next((steps for steps in range(1, self._length) if self._can_report(steps)), self._length)
+        most = min(self._length, max(1, round(LOOK_AHEAD_S / self.step_seconds)))
+        steps = next((steps for steps in range(1, most) if self._can_report(steps)), most)
         return steps * self.step_seconds
 
     def _can_report(self, steps: int) -> bool:

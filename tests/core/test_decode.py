@@ -121,6 +121,12 @@ def test_quiet_is_as_long_as_it_can_be() -> None:
     assert KeywordDecoder(KeywordSpec("none", smoothing_ms=300), LABELS, 0.1).quiet_s == pytest.approx(0.1)
 
 
+def test_what_is_averaged_is_bounded_and_cheap_to_look_ahead_in() -> None:
+    with pytest.raises(UsageError, match="smoothing_ms must be at most 10000, not 1000000000"):
+        KeywordSpec(smoothing_ms=1e9)
+    assert KeywordDecoder(KeywordSpec(smoothing_ms=10_000, threshold=1), LABELS, 0.01).quiet_s == pytest.approx(1)
+
+
 def test_spec_round_trip_and_defaults() -> None:
     spec = KeywordSpec(threshold={"up": 0.7}, smoothing_ms=50, ignore=("silence",))
     assert KeywordSpec.from_dict(spec.to_dict()) == spec

@@ -32,6 +32,15 @@ def test_check(tmp_path: Path, energy_artifact: Artifact, capsys: pytest.Capture
     assert "the program notfy-send for events is not there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_two_pipelines_do_not_share_a_pipe(
+    check: list[str], tmp_path: Path, energy_artifact: Artifact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(tmp_path, '[pipeline.b]\nartifact = "energy"\nsource = "-"\n')
+    assert main(["serve", str(tmp_path / "edge.toml"), *check]) == 2
+    assert "edge.toml:8: pipeline.hall reads standard input, which can be heard only once" in capsys.readouterr().err
+
+
 def test_check_looks_for_ports_and_the_folder(
     tmp_path: Path, energy_artifact: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
