@@ -93,7 +93,7 @@ def test_newest_picture_waits_for_a_slow_reader_and_the_others_are_counted(camer
     before = time.monotonic()
     chunk = next(chunks)
     assert len(chunk.samples) == 1
-    assert before - chunk.time_s < 0.2
+    assert before - chunk.time_s < 0.5
     assert 20 < chunk.lost == chunk.causes["skipped"]
     source.close()
 

@@ -65,13 +65,15 @@ def test_pieces_of_another_rate() -> None:
 
 def test_standard_input_waits_for_a_piece_and_takes_what_is_there_beyond() -> None:
     reader, writer = os.pipe()
-    pcm = np.arange(3000, dtype="<i2")
+    pcm, first = np.arange(3000, dtype="<i2"), threading.Event()
 
     def feed() -> None:
         begin = 0
         for count in (50, 50, 301, 2199, 400):  # samples, of which one is cut in two
             os.write(writer, pcm.tobytes()[begin : begin + 2 * count - 1])
             begin += 2 * count - 1
+            if count == 50 and begin > 100:
+                first.wait(10)
             time.sleep(0.03)
         os.write(writer, pcm.tobytes()[begin:])
         os.close(writer)
@@ -80,7 +82,10 @@ def test_standard_input_waits_for_a_piece_and_takes_what_is_there_beyond() -> No
     raw: Any = io.FileIO(reader)
     with io.BufferedReader(raw) as pipe:
         thread.start()
-        chunks = list(StdinSource(16000, 16000, pipe, Pieces(80, 320)))
+        chunks = []
+        for chunk in StdinSource(16000, 16000, pipe, Pieces(80, 320)):
+            chunks.append(chunk)
+            first.set()
     thread.join()
     np.testing.assert_array_equal(np.concatenate([chunk.samples for chunk in chunks]) * 32768, pcm)
     found = [len(chunk.samples) for chunk in chunks]

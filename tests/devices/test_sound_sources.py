@@ -21,6 +21,7 @@ from edgernn.devices.sources.rtp import Packet, Reorder, RtpOptions, RtpSource, 
 from edgernn.devices.sources.udp import Address, UdpOptions, UdpSource
 from edgernn.errors import AudioError, SourceError, UsageError
 from edgernn.stream import Source
+from tests.devices.mosquitto import until
 from tests.devices.senders import RATE, SIZE, Sender, free_port, level, record, rtp
 
 
@@ -72,14 +73,15 @@ def test_rtp_of_a_static_type_has_its_own_rate_and_channels() -> None:
 
 
 def test_another_sender_is_heard_when_the_first_has_fallen_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgernn.devices.sources.udp.FRESH_S", 0.1)
+    monkeypatch.setattr("edgernn.devices.sources.udp.FRESH_S", 60.0)
     source = UdpSource(Address("127.0.0.1", 0), UdpOptions(channels=2), RATE)
     first, second = (Sender(source.port, lambda n: b"") for _ in range(2))
     first.send(np.repeat(level(100), 2).astype("<i2").tobytes())
-    time.sleep(0.02)
+    until(lambda: source._inbox._chunks)
     second.send(np.repeat(level(200), 2).astype("<i2").tobytes())
     second.send(b"odd")
-    time.sleep(0.15)
+    until(lambda: source._inbox._dropped == {"stranger": 1, "malformed": 1})
+    monkeypatch.setattr("edgernn.devices.sources.udp.FRESH_S", 0.0)
     second.send(np.repeat(level(300), 2).astype("<i2").tobytes())
     samples, _, causes = take(source, 2 * SIZE)
     source.close()
@@ -193,22 +195,22 @@ def test_folder_that_is_followed_gives_what_comes_once_it_is_whole(
     source = open_source(f"folder:{tmp_path}?follow", RATE, fast=True)
     assert isinstance(source, FolderSource)
 
-    def add() -> None:
-        time.sleep(0.2)
-        whole = record(tmp_path / "aside", 0.5).read_bytes()
-        with (tmp_path / "b.wav").open("wb") as file:
-            for start in range(0, len(whole), 400):
-                file.write(whole[start : start + 400])
-                file.flush()
-                time.sleep(0.01)
+    whole, look = record(tmp_path / "aside", 0.5).read_bytes(), FolderSource._recordings
+    pieces = [b""] * 5 + [whole[start : start + 400] for start in range(0, len(whole), 400)]
 
-    threading.Thread(target=add).start()
+    def grow_and_look(source: FolderSource) -> list[Path]:
+        if pieces and (piece := pieces.pop(0)):
+            with (tmp_path / "b.wav").open("ab") as file:
+                file.write(piece)
+        return look(source)
+
+    monkeypatch.setattr(FolderSource, "_recordings", grow_and_look)
     heard, idle = dict[float, int](), 0
     for chunk in source:
         idle += chunk.idle
         if len(chunk.samples):
             heard[float(chunk.samples[0])] = heard.get(float(chunk.samples[0]), 0) + len(chunk.samples)
-        if heard.get(0.5) == 1600:
+        if heard.get(0.5) == 1600 or idle > 100:
             source.close()
     assert heard == {0.125: 1600, 0.5: 1600}
     assert idle

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from edgernn.devices.daemon.wake_session import WakeSession
 from edgernn.devices.daemon.wake_words import WakeWords
 from edgernn.devices.daemon.wyoming_server import WyomingServer
 from edgernn.errors import ArtifactError, UsageError
+from tests.devices.mosquitto import until
 from tests.devices.test_serve import Daemon, events, pcm
 from tests.devices.wyoming_clients import RawClient, form
 
@@ -160,8 +160,7 @@ def test_work_that_hangs_is_not_well(slow: Slow, monkeypatch: pytest.MonkeyPatch
     with RawClient(slow.server.address) as client:
         assert slow.server.tend()
         client.send("audio-chunk", bytes(640), **form())
-        time.sleep(0.3)
-        assert not slow.server.tend()
+        until(lambda: not slow.server.tend())
         slow.go.set()
         client.send("ping")
         client.until("pong")
