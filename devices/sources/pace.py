@@ -36,6 +36,7 @@ class Pace:
         self._rate_hz, self._slack_s = rate_hz, slack_s
         self._clock, self._sleep = clock, sleep
         self._begin_s = math.inf  # sample `n` is there `n / rate_hz` later
+        self._latest_s = math.inf  # the same, as it was for what came last
         self._ahead = True
 
     def wait_for(self, count: int) -> None:
@@ -50,4 +51,6 @@ class Pace:
         """Note that so many samples, of all, were there at that time, and whether one had to wait for the last."""
         soonest_s = time_s - count / self._rate_hz
         self._ahead = soonest_s < self._begin_s - AHEAD_S
-        self._begin_s = min(soonest_s, self._begin_s + (LATER_S if waited else -SOONER_S))
+        catches_up = soonest_s < self._latest_s - AHEAD_S  # after a pause: it will be as soon as before
+        self._latest_s = soonest_s
+        self._begin_s = min(soonest_s, self._begin_s + (LATER_S if waited and not catches_up else -SOONER_S))

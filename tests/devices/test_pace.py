@@ -84,6 +84,15 @@ def test_a_source_that_paused_is_followed(pause_s: float) -> None:
     assert reader.wake_ups - before < 130
 
 
+def test_a_source_that_catches_up_after_a_pause_is_not_heard_later_then() -> None:
+    def arrives_s(said_s: float) -> float:
+        return 100 + max(said_s, min(said_s, 2) + 4 + said_s / 50 if said_s > 2 else 0)
+
+    reader = Reader(640, arrives_s)
+    lay_s = [reader.read(1600) for _ in range(300)]
+    assert max(lay_s) < SLACK_S + 10 * SOONER_S
+
+
 def hear_live() -> tuple[int, float]:
     """Hear what a program says in 2 s; return in how many chunks, and how late most of them were."""
     reading, writing = os.pipe()
