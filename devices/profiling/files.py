@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from edgernn.profile import Profile
 __all__ = ["read_profiles", "write_profiles", "write_text"]
 
 MOST_BYTES = 256 * 2**20
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # nobody named a wrong path
 
 
 def write_profiles(path: str, profiles: Sequence[Profile]) -> None:
@@ -24,15 +27,18 @@ def write_profiles(path: str, profiles: Sequence[Profile]) -> None:
 def write_text(path: str, text: str) -> None:
     """Write a file whole or not at all; a pipe or a device is written as it is."""
     target = Path(path)
+    fresh = target.parent / f".{target.name}.new"
     try:
         if target.exists() and not target.is_file():
             target.write_text(text, encoding="utf-8")
             return
-        fresh = target.with_name(f".{target.name}.new")
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(target)
     except OSError as error:
-        raise UsageError(f"the file {path} cannot be written: {error.strerror}") from error
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        kind = FailureError if error.errno in FULL else UsageError
+        raise kind(f"the file {path} cannot be written: {error.strerror}") from error
 
 
 def read_profiles(path: str) -> list[Profile]:

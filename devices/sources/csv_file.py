@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgernn.devices.sources.tail import Tail
 from edgernn.devices.sources.values import as_frame
-from edgernn.errors import SourceError, UsageError
+from edgernn.errors import NotThereError, SourceError, UsageError
 from edgernn.stream import Chunk
 
 __all__ = ["CsvOptions", "CsvSource"]
@@ -72,7 +72,9 @@ class CsvSource:
             if options.follow and options.start == "end":
                 self._tail.to_end()
         except OSError as error:
-            raise SourceError(f"the file {path} cannot be read: {error.strerror}") from error
+            is_mistake = isinstance(error, FileNotFoundError) and not options.follow  # else it may come
+            kind = NotThereError if is_mistake else SourceError
+            raise kind(f"the file {path} cannot be read: {error.strerror}") from error
 
     def _find_columns(self) -> list[int] | None:
         """Return which columns to take, by the header where they are named; None for all."""

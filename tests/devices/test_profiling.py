@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import resource
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from edgernn.devices.profile import main as profile_main
 from edgernn.devices.profile import read_duration
 from edgernn.devices.profiling.conditions import Background
 from edgernn.devices.profiling.difference import compare, expanded_tail, ratio_interval, student_quantile
-from edgernn.devices.profiling.files import read_profiles, write_profiles
+from edgernn.devices.profiling.files import read_profiles, write_profiles, write_text
 from edgernn.devices.profiling.histogram import Histogram
 from edgernn.devices.profiling.matrix import front
 from edgernn.devices.profiling.operators import read_events, time_operators
@@ -360,3 +363,22 @@ def test_matrix_of_runtimes_and_threads(energy_artifact: Artifact, tmp_path: Pat
     assert "ONNX Runtime's own profiler" in found[2].remarks[0]
     assert found[0].rounds[0].cold_ms["until tenth step"] > found[0].rounds[0].cold_ms["runtime"] > 1
     assert "★" in result.stdout
+
+
+def test_a_full_disk_is_a_failure_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    (tmp_path / "before.json").write_text("of yesterday")
+    with limited_file_size(1000), pytest.raises(FailureError, match=r"before\.json cannot be written: File too large"):
+        write_text(str(tmp_path / "before.json"), "x" * 5000)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("before.json", "of yesterday")]
+    with pytest.raises(UsageError, match="cannot be written: Is a directory"):
+        write_text(str(tmp_path), "x")
+
+
+@contextlib.contextmanager
+def limited_file_size(most: int) -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -26,7 +26,7 @@ from edgernn.devices.sources.inbox import Inbox
 from edgernn.devices.sources.lines import LineSplitter
 from edgernn.devices.sources.listing import list_sensors
 from edgernn.devices.sources.values import ValueReader
-from edgernn.errors import SourceError, UsageError
+from edgernn.errors import NotThereError, SourceError, UsageError
 from edgernn.stream import Source
 from tests.devices.mosquitto import Listener, Mosquitto, needs_mosquitto, until
 from tests.devices.stand_ins import IioDevice, sounddevice_of
@@ -75,6 +75,11 @@ def test_csv_of_other_columns_than_the_model_takes_is_told(tmp_path: Path) -> No
     (tmp_path / "three.csv").write_text("time,a,b\n0,1,2\n")
     with pytest.raises(SourceError, match=r"has 3 columns, time, a, b, and the model takes 2 values: name them"):
         open_source(f"csv:{tmp_path / 'three.csv'}", 100, shape=SHAPE)
+
+
+def test_csv_that_is_not_there_is_misuse(tmp_path: Path) -> None:
+    with pytest.raises(NotThereError, match=r"none\.csv cannot be read: No such file"):
+        open_source(f"csv:{tmp_path / 'none.csv'}?rate=50", 50, shape=(3,))
 
 
 def test_csv_has_its_own_pace(tmp_path: Path) -> None:
