@@ -201,7 +201,7 @@ class Listener:
         return None
 
     def _quiet(self) -> int:
-        """Return how many samples may be heard late, of whatever stream it is by now: seconds, for a long average."""
+        """Return how many samples may be heard late, of whatever stream it is by now: a second, for a long average."""
         stream = self.hearing.prepared.stream
         most_s = min(AT_ONCE_S, OF_STALL * self.stall_s or AT_ONCE_S)
         return min(stream.quiet_samples, int(most_s * stream.rate_hz))
