@@ -11,7 +11,9 @@ import sys
 import time
 import wave
 from collections.abc import Callable
+from fcntl import ioctl
 from pathlib import Path
+from termios import FIONREAD
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import pytest
 
 from edgernn.artifact import MANIFEST, Artifact
 from edgernn.cli import main
+from tests.devices.mosquitto import until
 
 EDGERNN = [sys.executable, "-W", "error", "-c", "import sys; from edgernn.cli import main; sys.exit(main())"]
 
@@ -125,6 +128,7 @@ def test_signal_ends_cleanly_with_a_summary(sent: signal.Signals, artifact: Path
         process.stdin.write(bursts())
         process.stdin.flush()
         process.stdout.readline()  # it is under way
+        until(lambda: not any(ioctl(process.stdin, FIONREAD, bytes(4))))
         time.sleep(0.3)
         process.send_signal(sent)
         stderr = process.stderr.read().decode()
