@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-__all__ = ["needs", "needs_root", "skip_without"]
+__all__ = ["SINCE", "needs", "needs_root", "skip_without"]
 
 SINCE = "2026-11-23"  # when these conditions were last looked through
 

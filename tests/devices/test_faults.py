@@ -11,7 +11,7 @@ import pytest
 
 from edgernn.artifact import Artifact
 from tests.benchmarks.faults.__main__ import FAULTS, main
-from tests.devices.needs import skip_without
+from tests.devices.needs import SINCE, skip_without
 from tests.devices.test_microphone import TOOLS
 from tests.devices.test_serve import RATE, pcm
 from tests.devices.test_store import certify
@@ -31,7 +31,7 @@ def test_nothing_is_lost(
     missing = [tool for tool in NEEDS.get(fault, ()) if not shutil.which(tool, path=PLACES)]
     skip_without(missing, ", ".join(missing))
     if fault.startswith("disk") and os.geteuid():
-        pytest.skip("2026-11-23: only root mounts a small disk")
+        pytest.skip(f"{SINCE}: only root mounts a small disk")
     certify(energy_artifact)
     recording = tmp_path / "sound.wav"
     with wave.open(str(recording), "wb") as file:

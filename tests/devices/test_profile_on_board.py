@@ -24,6 +24,7 @@ from edgernn.devices.profiling.parcel import fitting
 from edgernn.errors import UsageError
 from tests.devices.loopback import SSHD, Board, bare_python, board, free_port
 from tests.devices.needs import needs
+from tests.devices.small_disk import small_disk
 
 EDGERNN = [sys.executable, "-c", "import sys; from edgernn.cli import main; sys.exit(main())"]
 QUICK = ["--steps", "300", "--seconds", "0.2", "--rounds", "1", "--python", sys.executable]
@@ -229,18 +230,12 @@ class TestOnBoard:
         assert all_gone(pi)
 
     def test_full_disk_there(self, pi: Board, energy_artifact: Artifact, tmp_path: Path) -> None:
-        (tmp_path / "small").mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "none", tmp_path / "small"]).returncode:
-            pytest.skip("2026-11: mounting a small disk takes root")
-        try:
-            with board(tmp_path / "full", scratch=tmp_path / "small") as full:
-                result = profile(energy_artifact, *full.options, *QUICK)
-                assert result.returncode == 1
-                assert "No space left on device" in result.stderr
-                assert len(result.stderr.splitlines()) == 3, "connecting, the Python, and one message"
-                assert all_gone(full)
-        finally:
-            subprocess.run(["umount", tmp_path / "small"], check=True)
+        with small_disk(tmp_path / "small", "100k"), board(tmp_path / "full", scratch=tmp_path / "small") as full:
+            result = profile(energy_artifact, *full.options, *QUICK)
+            assert result.returncode == 1
+            assert "No space left on device" in result.stderr
+            assert len(result.stderr.splitlines()) == 3, "connecting, the Python, and one message"
+            assert all_gone(full)
 
     def test_what_a_killed_board_side_left_is_removed_by_the_next(self, pi: Board, energy_artifact: Artifact) -> None:
         with started(energy_artifact, *pi.options, *LONG) as (process, _):

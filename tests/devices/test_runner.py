@@ -261,18 +261,11 @@ def test_outputs_outlive_the_runner(open_named: OpenNamed) -> None:
     np.testing.assert_array_equal(output, expected)
 
 
-def test_opening_and_closing_takes_no_memory(
-    model_file: MakeFile, runtime: str, lstm_reference: Callable[..., np.ndarray]
+@pytest.mark.parametrize(("what", "count"), [("opening", 3), pytest.param("stepping", 1000, marks=pytest.mark.slow)])
+def test_opening_and_a_million_steps_stay_right_and_take_no_memory(
+    what: str, count: int, model_file: MakeFile, runtime: str, lstm_reference: Callable[..., np.ndarray]
 ) -> None:
-    outputs, growth = growth_of("opening", model_file("lstm", RUNTIMES[runtime].format), runtime, frames(3))
-    np.testing.assert_allclose(outputs, lstm_reference(frames(3)[:, 0]), atol=2e-6)
-    assert growth < 2**20
-
-
-@pytest.mark.slow
-def test_a_million_steps_stay_right_and_take_no_memory(
-    model_file: MakeFile, runtime: str, lstm_reference: Callable[..., np.ndarray]
-) -> None:
-    outputs, growth = growth_of("stepping", model_file("lstm", RUNTIMES[runtime].format), runtime, frames(1000))
-    np.testing.assert_allclose(outputs, lstm_reference(frames(1000)[:, 0]), atol=2e-6)
+    xs = frames(count)
+    outputs, growth = growth_of(what, model_file("lstm", RUNTIMES[runtime].format), runtime, xs)
+    np.testing.assert_allclose(outputs, lstm_reference(xs[:, 0]), atol=2e-6)
     assert growth < 2**20
